@@ -1,0 +1,98 @@
+"""From a YAML file to a model: reading, an allow-list of what `target:` may name, and loading with weights."""
+
+from collections.abc import Mapping
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from torch import nn
+
+from lvdm.checkpoint import Differences, WrongCheckpointError, load_strictly, read_state_dict
+
+ALLOWED_TARGETS = frozenset(
+    {
+        "lvdm.models.ddpm3d.LatentDiffusion",
+        "lvdm.models.autoencoder.AutoencoderKL",
+        "lvdm.modules.networks.openaimodel3d.UNetModel",
+        "lvdm.modules.encoders.condition.FrozenOpenCLIPEmbedder",
+        "torch.nn.Identity",
+    }
+)
+CONFIGS = Path(__file__).parent.parent / "configs"
+
+
+def read_config(path: str | Path) -> dict[str, Any]:
+    """A YAML file as plain dicts and lists; FileNotFoundError or ValueError name --config and the file."""
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"--config {path}: there is no such file")
+    try:
+        content = OmegaConf.to_container(OmegaConf.load(path), resolve=True)
+    except (yaml.YAMLError, OmegaConfBaseException, UnicodeDecodeError) as error:
+        reason = " ".join(str(error).split())
+        raise ValueError(f"--config {path}: not a YAML file that can be read ({reason})") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"--config {path}: a mapping is expected at the top, such as 'model: ...'")
+    return content
+
+
+def instantiate_from_config(config: Mapping) -> nn.Module:
+    """Build `config["target"]` with `config["params"]`; a target outside the allow-list is a ValueError."""
+    target = config.get("target") if isinstance(config, Mapping) else None
+    if target not in ALLOWED_TARGETS:
+        raise ValueError(f"--config: target is {target!r}, allowed are {', '.join(sorted(ALLOWED_TARGETS))}")
+    module, name = target.rsplit(".", 1)
+    try:
+        return getattr(import_module(module), name)(**config.get("params", {}))
+    except TypeError as error:
+        raise ValueError(f"--config: the params of {target} do not fit it: {error}") from error
+
+
+def load_model(
+    config: str | Path, ckpt_path: str | Path, *, device: torch.device, unet_dtype: torch.dtype = torch.float32
+) -> nn.Module:
+    """The model of a YAML file with the weights of a checkpoint, ready to sample.
+
+    It is built without memory of its own and takes over the file's tensors, memory-mapped; each is then moved to
+    `device`, the U-Net's in `unet_dtype`, all else in fp32.
+
+    Raises:
+        FileNotFoundError, ValueError: as `read_config`, `read_state_dict` and `instantiate_from_config`.
+        WrongCheckpointError: the file belongs to another model; says which shipped config would fit, if one does.
+    """
+    model = build_on_meta(config)
+    state = read_state_dict(ckpt_path)
+    try:
+        load_strictly(model, state)
+    except WrongCheckpointError as error:
+        fitting = fitting_config(state)
+        advice = f"; it fits --config {fitting}" if fitting else ""
+        message = f"--ckpt_path {ckpt_path}: does not fit --config {config}: {error}{advice}"
+        raise WrongCheckpointError(message) from error
+    model.unet.to(device, unet_dtype)
+    for module in model.children():
+        if module is not model.model:
+            module.to(device, torch.float32)
+    model.to(device)
+    return model.eval().requires_grad_(False)
+
+
+def build_on_meta(config: str | Path) -> nn.Module:
+    """The model of a YAML file, with shapes but no weights."""
+    content = read_config(config)
+    if "model" not in content:
+        raise ValueError(f"--config {config}: there is no section 'model'")
+    with torch.device("meta"):
+        return instantiate_from_config(content["model"])
+
+
+def fitting_config(state: Mapping[str, torch.Tensor]) -> Path | None:
+    """The shipped inference config whose model has exactly the keys and shapes of `state`."""
+    for config in sorted(CONFIGS.glob("inference_*.yaml")):
+        if not Differences.between(build_on_meta(config).state_dict(), state):
+            return config.relative_to(CONFIGS.parent)
+    return None

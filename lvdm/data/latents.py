@@ -1,0 +1,56 @@
+"""Clips encoded once, before training: the autoencoder would otherwise run over every clip in every epoch."""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.utils.data import Dataset
+from tqdm import tqdm
+
+from lvdm.models.ddpm3d import LatentDiffusion
+
+
+@dataclass(frozen=True)
+class LatentClips(Dataset):
+    """N encoded clips: {"latents" (C, T, h, w), "mask" (1, T, h, w) if known, "caption", "fps"}.
+
+    `latents` (N, C, T, h, w) fp16; `masks` (N, 1, T, h, w) uint8 in 0..255, the share of each latent cell that objects
+    cover, or None.
+    """
+
+    latents: Tensor
+    masks: Tensor | None
+    captions: list[str]
+    fps: list[int]
+
+    def __len__(self) -> int:
+        return len(self.captions)
+
+    def __getitem__(self, index: int) -> dict:
+        item = {"latents": self.latents[index].float(), "caption": self.captions[index], "fps": self.fps[index]}
+        if self.masks is not None:
+            item["mask"] = self.masks[index].float() / 255
+        return item
+
+
+@torch.no_grad()
+def encode_clips(model: LatentDiffusion, clips: Dataset) -> LatentClips:
+    """Encode every item of `clips` ("video" (3, T, H, W), "caption", "fps" and perhaps "mask" (1, T, H, W))."""
+    latents, masks, captions, fps = [], [], [], []
+    device = model.betas.device
+    for index in tqdm(range(len(clips)), desc="encoding", unit="clip"):
+        clip = clips[index]
+        encoded = model.encode(clip["video"].transpose(0, 1).to(device)).transpose(0, 1)
+        latents.append(encoded.half().cpu())
+        captions.append(clip["caption"])
+        fps.append(clip["fps"])
+        if "mask" in clip:
+            covered = F.adaptive_avg_pool3d(clip["mask"][None], encoded.shape[1:])[0]
+            masks.append((255 * covered).round().byte())
+    return LatentClips(torch.stack(latents), torch.stack(masks) if masks else None, captions, fps)
+
+
+def latent_deviation(clips: LatentClips) -> float:
+    """The standard deviation of all latents; 1 is what the noise schedule was made for."""
+    return clips.latents.float().std().item()

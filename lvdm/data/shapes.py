@@ -1,0 +1,186 @@
+"""Procedural captioned clips: one coloured shape on a plain background, moving for ever on a torus.
+
+    a {red|green|blue|yellow|purple} {circle|square|triangle|star}
+      {moving right|moving left|moving up|moving down|spinning|pulsing}
+      on a {black|white|gray|pink|cyan} background
+
+Every shape is lit from one side: half of it is darker. That makes rotation visible on a circle too. What leaves the
+picture on one side comes in on the other at once, so a clip can be continued for any number of frames.
+"""
+
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import product
+
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+COLORS = {
+    "red": (224, 40, 40),
+    "green": (40, 176, 60),
+    "blue": (48, 80, 240),
+    "yellow": (248, 216, 32),
+    "purple": (160, 50, 208),
+}
+SHAPES = ("circle", "square", "triangle", "star")
+MOTIONS = ("moving right", "moving left", "moving up", "moving down", "spinning", "pulsing")
+BACKGROUNDS = {
+    "black": (16, 16, 16),
+    "white": (240, 240, 240),
+    "gray": (128, 128, 128),
+    "pink": (255, 176, 200),
+    "cyan": (96, 224, 232),
+}
+DIRECTIONS = {"moving right": (1, 0), "moving left": (-1, 0), "moving up": (0, -1), "moving down": (0, 1)}
+
+SPEED = 3.0  # pixels a frame
+SPIN = 2 * math.pi / 24  # radians a frame, clockwise on the screen
+PULSE_PERIOD = 16  # frames
+PULSE_DEPTH = 0.3
+SHADE = 0.5  # brightness of the dark half
+CIRCUMRADIUS = {"circle": 14.0, "square": 18.0, "triangle": 19.5, "star": 20.5}  # pixels at 64 rows; areas look alike
+HEIGHT, WIDTH = 64, 96
+
+_CAPTION = re.compile(
+    f"a ({'|'.join(COLORS)}) ({'|'.join(SHAPES)}) ({'|'.join(MOTIONS)}) on a ({'|'.join(BACKGROUNDS)}) background"
+)
+
+
+@dataclass(frozen=True)
+class Scene:
+    """What one caption says."""
+
+    color: str
+    shape: str
+    motion: str
+    background: str
+
+    @property
+    def caption(self) -> str:
+        return f"a {self.color} {self.shape} {self.motion} on a {self.background} background"
+
+    @property
+    def held_out(self) -> bool:
+        """One combination in five is never trained on; every pair of words still occurs in training."""
+        words = zip(
+            (self.color, self.shape, self.motion, self.background), (COLORS, SHAPES, MOTIONS, BACKGROUNDS), strict=True
+        )
+        return sum(list(choices).index(word) for word, choices in words) % 5 == 0
+
+    @classmethod
+    def parse(cls, caption: str) -> "Scene":
+        match = _CAPTION.fullmatch(caption.strip())
+        if match is None:
+            raise ValueError(f"{caption!r} is not a caption of the shapes grammar; an example: {EXAMPLE.caption!r}")
+        return cls(*match.groups())
+
+
+SCENES = tuple(Scene(*words) for words in product(COLORS, SHAPES, MOTIONS, BACKGROUNDS))
+EXAMPLE = SCENES[0]
+TRAINING_SCENES = tuple(scene for scene in SCENES if not scene.held_out)
+HELD_OUT_SCENES = tuple(scene for scene in SCENES if scene.held_out)
+
+
+@dataclass(frozen=True)
+class Pose:
+    """Where the shape is in each of N frames: centre in pixels, angle in radians, size relative to 1; each (N,)."""
+
+    x: Tensor
+    y: Tensor
+    angle: Tensor
+    size: Tensor
+
+
+def trajectory(motion: str, frames: Tensor, *, x: float, y: float, phase: float) -> Pose:
+    """The pose at each frame number in `frames` (N,), from (x, y) pixels on; `phase` in turns, for spin and pulse.
+
+    Shapes that do not spin stand upright; shapes that do not pulse have size 1.
+    """
+    dx, dy = DIRECTIONS.get(motion, (0, 0))
+    turn = (SPIN * frames + 2 * math.pi * phase) if motion == "spinning" else torch.zeros_like(frames)
+    wave = torch.sin(2 * math.pi * (frames / PULSE_PERIOD + phase)) if motion == "pulsing" else torch.zeros_like(frames)
+    return Pose(x + SPEED * dx * frames, y + SPEED * dy * frames, turn, 1 + PULSE_DEPTH * wave)
+
+
+def distance_to_outline(shape: str, u: Tensor, v: Tensor) -> Tensor:
+    """Signed distance in pixels from (u, v) to the outline of an upright shape of size 1; negative inside."""
+    radius = CIRCUMRADIUS[shape]
+    if shape == "circle":
+        return torch.hypot(u, v) - radius
+    if shape == "square":
+        return torch.maximum(u.abs(), v.abs()) - radius / math.sqrt(2)
+    if shape == "triangle":
+        sides = [
+            u * math.cos(turn) + v * math.sin(turn) for turn in (math.pi / 2, -math.pi / 6, 7 * math.pi / 6)
+        ]  # outward normals: down, up right, up left
+        return torch.stack(sides).amax(0) - radius / 2
+    # A star: fold the plane onto the half of one point, then measure to the one edge that is left.
+    half = math.pi / 5
+    around = torch.atan2(u, -v)  # 0 at the upper point
+    folded = (torch.remainder(around + half, 2 * half) - half).abs()
+    length = torch.hypot(u, v)
+    inner = 0.42 * radius
+    edge_x, edge_y = inner * math.cos(half) - radius, inner * math.sin(half)
+    along, across = length * torch.cos(folded) - radius, length * torch.sin(folded)
+    return (across * -edge_x + along * edge_y) / math.hypot(edge_x, edge_y)
+
+
+def render(scene: Scene, pose: Pose, *, height: int = HEIGHT, width: int = WIDTH) -> tuple[Tensor, Tensor]:
+    """Frames (N, 3, height, width) in [0, 1] and the share of each pixel that the shape covers (N, 1, height, width).
+
+    Sizes are relative to a picture of 64 rows. Edges are anti-aliased over one pixel.
+    """
+    scale = height / HEIGHT
+    rows, columns = torch.arange(height) + 0.5, torch.arange(width) + 0.5
+    x, y, angle, size = (value.float()[:, None, None] for value in (pose.x, pose.y, pose.angle, pose.size))
+    dx = torch.remainder(columns[None, None, :] - scale * x + width / 2, width) - width / 2
+    dy = torch.remainder(rows[None, :, None] - scale * y + height / 2, height) - height / 2
+    cos, sin = torch.cos(angle), torch.sin(angle)
+    unit = scale * size
+    u, v = (cos * dx + sin * dy) / unit, (cos * dy - sin * dx) / unit
+    cover = (0.5 - distance_to_outline(scene.shape, u, v) * unit).clamp(0, 1)[:, None]
+    dark = (0.5 + v * unit).clamp(0, 1)[:, None]  # the lower half of the upright shape
+    color = torch.tensor(COLORS[scene.color])[None, :, None, None] / 255
+    ground = torch.tensor(BACKGROUNDS[scene.background])[None, :, None, None] / 255
+    lit = color * (1 - (1 - SHADE) * dark)
+    return ground + cover * (lit - ground), cover
+
+
+@dataclass(frozen=True)
+class ShapeClips(Dataset):
+    """A data set of `size` random clips: {"video" (3, T, H, W) in [-1, 1], "mask" (1, T, H, W), "caption", "fps"}.
+
+    Item i is a function of (seed, i) alone. `scenes` is "training", "held_out" or "all".
+    """
+
+    size: int
+    frames: int = 16
+    height: int = HEIGHT
+    width: int = WIDTH
+    scenes: str = "training"
+    seed: int = 0
+    fps: int = 8
+
+    def __len__(self) -> int:
+        return self.size
+
+    def __getitem__(self, index: int) -> Mapping:
+        if not 0 <= index < self.size:
+            raise IndexError(index)
+        generator = torch.Generator().manual_seed((self.seed << 40) + index)
+        choices = {"training": TRAINING_SCENES, "held_out": HELD_OUT_SCENES, "all": SCENES}[self.scenes]
+        scene = choices[torch.randint(len(choices), (), generator=generator)]
+        x, y, phase = torch.rand(3, generator=generator).tolist()
+        times = torch.arange(self.frames, dtype=torch.float32)
+        aspect = self.width / self.height
+        pose = trajectory(scene.motion, times, x=x * HEIGHT * aspect, y=y * HEIGHT, phase=phase)
+        video, mask = render(scene, pose, height=self.height, width=self.width)
+        return {
+            "video": (2 * video - 1).transpose(0, 1),
+            "mask": mask.transpose(0, 1),
+            "caption": scene.caption,
+            "fps": self.fps,
+        }

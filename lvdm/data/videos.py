@@ -1,0 +1,69 @@
+"""Captioned videos in a folder, as training data."""
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import imageio.v3 as iio
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.utils.data import Dataset
+
+SUFFIXES = (".mp4", ".gif", ".webm", ".mov", ".avi", ".mkv")
+
+
+@dataclass(frozen=True)
+class VideoFolder(Dataset):
+    """Videos below `folder`, each with its caption in a .txt file of the same name beside it.
+
+    Items are {"video" (3, T, H, W) in [-1, 1], "caption", "fps"}: the first `frames` frames, every `stride`-th of the
+    file, scaled to cover height x width and cut in the centre.
+
+    Raises:
+        FileNotFoundError: no folder, no videos in it, or a video without a caption.
+        ValueError: a video has too few frames.
+    """
+
+    folder: str
+    frames: int = 16
+    height: int = 64
+    width: int = 96
+    stride: int = 1
+    fps: int = 8
+
+    @cached_property
+    def files(self) -> list[Path]:
+        folder = Path(self.folder)
+        files = sorted(file for file in folder.rglob("*") if file.suffix.lower() in SUFFIXES)
+        if not files:
+            raise FileNotFoundError(f"data.folder {folder}: there is no video ({', '.join(SUFFIXES)}) in it")
+        for file in files:
+            if not file.with_suffix(".txt").is_file():
+                raise FileNotFoundError(f"data.folder {folder}: {file.name} has no caption beside it, {file.stem}.txt")
+        return files
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def __getitem__(self, index: int) -> dict:
+        file = self.files[index]
+        return {
+            "video": self.read(file),
+            "caption": file.with_suffix(".txt").read_text(encoding="utf-8").strip(),
+            "fps": self.fps,
+        }
+
+    def read(self, file: Path) -> Tensor:
+        """The clip (3, T, H, W) of one file."""
+        wanted = self.frames * self.stride
+        frames = [torch.from_numpy(frame[..., :3].copy()) for frame, _ in zip(iio.imiter(file), range(wanted))]  # noqa: B905 - stops at the shorter
+        frames = frames[:: self.stride]
+        if len(frames) < self.frames:
+            raise ValueError(f"{file}: {len(frames)} frames at stride {self.stride}, {self.frames} are needed")
+        video = torch.stack(frames).permute(0, 3, 1, 2).float() / 127.5 - 1  # (T, 3, H', W')
+        scale = max(self.height / video.shape[2], self.width / video.shape[3])
+        size = (max(self.height, round(video.shape[2] * scale)), max(self.width, round(video.shape[3] * scale)))
+        video = F.interpolate(video, size=size, mode="bilinear", antialias=True, align_corners=False)
+        top, left = (size[0] - self.height) // 2, (size[1] - self.width) // 2
+        return video[:, :, top : top + self.height, left : left + self.width].clamp(-1, 1).transpose(0, 1)

@@ -1,0 +1,80 @@
+"""What the words of --mode mean: which condition the video has and which of the consistency tricks are on."""
+
+import re
+from dataclasses import dataclass
+
+TASKS = ("t2v_seed_ar", "t2v_seed", "t2v", "i2v")  # a longer name before its own beginning
+QCACHES = {"TTqcache": "TT", "STqcache": "ST"}
+ATTENTIONS = ("attn1", "attn2")
+WEIGHT = re.compile(r"weighted([0-9]{1,3})")
+ALLOWED = (
+    "t2v|i2v|t2v_seed|t2v_seed_ar, then joined by '_' in any order TTqcache|STqcache (or with _attn1|_attn2 "
+    "right behind it), weightedNN (NN percent, 00 to 100, only with a qcache), unilatent; each at most once"
+)
+
+
+@dataclass(frozen=True)
+class Mode:
+    """A parsed --mode; `str(mode)` is its canonical name, and `Mode.parse(str(mode)) == mode`."""
+
+    task: str  # one of TASKS
+    qcache: tuple[str, str] | None = None  # ("TT" temporal | "ST" spatial, "attn1" | "attn2")
+    qcache_weight: float | None = None  # 0 to 1, from weightedNN; None when the mode does not say
+    unilatent: bool = False
+
+    @classmethod
+    def parse(cls, text: str) -> "Mode":
+        """Raises ValueError that names the offending word and lists what is allowed."""
+        task = next((task for task in TASKS if f"{text}_".startswith(f"{task}_")), None)
+        if task is None:
+            raise _error(text, f"it begins with {text.split('_')[0]!r}")
+        words = text.removeprefix(task).split("_")[1:]
+        qcache = weighted = None
+        unilatent = False
+        previous = task
+        for word in words:
+            if word in QCACHES and qcache is None:
+                qcache = (QCACHES[word], ATTENTIONS[0])
+            elif word in ATTENTIONS and previous in QCACHES:
+                qcache = (QCACHES[previous], word)
+            elif weighted is None and (match := WEIGHT.fullmatch(word)) and int(match[1]) <= 100:
+                weighted = match
+            elif word == "unilatent" and not unilatent:
+                unilatent = True
+            else:
+                raise _error(text, _fault(word, text))
+            previous = word
+        if weighted and qcache is None:
+            raise _error(text, f"{weighted[0]!r} needs a qcache")
+        return cls(task, qcache, int(weighted[1]) / 100 if weighted else None, unilatent)
+
+    def __str__(self) -> str:
+        words = [self.task]
+        if self.qcache is not None:
+            words.append("{}qcache_{}".format(*self.qcache))
+        if self.qcache_weight is not None:
+            words.append(f"weighted{round(100 * self.qcache_weight):02d}")
+        if self.unilatent:
+            words.append("unilatent")
+        return "_".join(words)
+
+    @property
+    def needs_image(self) -> bool:
+        """Whether the model must take image tokens: a picture of the user's, or frames of the video itself."""
+        return self.task != "t2v"
+
+
+def _fault(word: str, text: str) -> str:
+    if word in ATTENTIONS:
+        return f"{word!r} does not stand right behind a qcache"
+    if match := WEIGHT.fullmatch(word):
+        return f"{word!r} is a second weight" if int(match[1]) <= 100 else f"{word!r} is more than 100 percent"
+    if word in QCACHES:
+        return f"{word!r} is a second qcache"
+    if word in ("unilatent", "t2v", "i2v", "seed", "ar") and text.split("_").count(word) > 1:
+        return f"the word {word!r} stands there twice"
+    return f"unknown word {word!r}"
+
+
+def _error(text: str, fault: str) -> ValueError:
+    return ValueError(f"--mode {text!r}: {fault}; allowed: {ALLOWED}")

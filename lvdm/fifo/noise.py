@@ -1,0 +1,44 @@
+"""Noise drawn by key instead of from a stream.
+
+Every Gaussian is a function of (seed, prompt, repetition) and of what it is for: purpose, frame, level. A frame's noise
+therefore does not depend on the batch layout, the order of the prompts, the number of processes or a restart.
+"""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+
+class Noise(Protocol):
+    """A source of Gaussians for the frames of one video."""
+
+    def draw(self, purpose: str, frames: Sequence[int], levels: Sequence[int]) -> Tensor:
+        """One Gaussian per (frame, level), (1, C, len(frames), h, w)."""
+
+
+@dataclass(frozen=True)
+class KeyedNoise:
+    """The noise of one video. `shape` is that of one latent frame, (C, h, w); draws are fp32 on `device`.
+
+    Numbers are drawn on the CPU, so a video's noise is the same on every device.
+    """
+
+    seed: int
+    prompt: str
+    repetition: int
+    shape: tuple[int, int, int]
+    device: torch.device
+
+    def draw(self, purpose: str, frames: Sequence[int], levels: Sequence[int]) -> Tensor:
+        drawn = [self._frame(purpose, frame, level) for frame, level in zip(frames, levels, strict=True)]
+        return torch.stack(drawn, dim=1)[None].to(self.device)
+
+    def _frame(self, purpose: str, frame: int, level: int) -> Tensor:
+        key = repr((self.seed, self.prompt, self.repetition, purpose, int(frame), int(level)))
+        digest = hashlib.sha256(key.encode("utf-8", "surrogatepass")).digest()
+        generator = torch.Generator().manual_seed(int.from_bytes(digest[:8], "little", signed=True))
+        return torch.randn(self.shape, generator=generator)

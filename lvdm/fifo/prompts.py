@@ -1,0 +1,174 @@
+"""Prompt files: which videos to make, and where each of them goes.
+
+Two forms. Plain lines: a prompt a line, commas and all. A table: a .csv whose first row names the columns: `prompt`
+and, if wanted, `seed`, `new_video_length`, `experiment` and `image`. Both are UTF-8, with or without a byte order mark,
+with any line ends; blank lines are ignored.
+"""
+
+import csv
+import hashlib
+import re
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+COLUMNS = ("prompt", "seed", "new_video_length", "experiment", "image")
+READABLE_LENGTH = 80
+LARGEST = 2**63 - 1  # of the whole numbers that torch, NumPy and JSON readers all take
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """One video to make. None stands for "as the command line says"."""
+
+    text: str
+    line: int  # counted from 1, for messages
+    seed: int | None = None
+    new_video_length: int | None = None
+    experiment: str | None = None
+    image: str | None = None
+    repetition: int = 0  # how many earlier entries have the same text, seed and experiment
+
+    @property
+    def folder(self) -> str:
+        """A readable folder name that no other prompt has; with the experiment's name, no other entry either."""
+        readable = re.sub("[^A-Za-z0-9_-]", "", self.text.replace(" ", "_"))[:READABLE_LENGTH] or "prompt"
+        name = f"{readable}-{hashlib.sha256(self.text.encode()).hexdigest()[:8]}"
+        if self.seed is not None:
+            name += f"_seed{self.seed}"
+        if self.repetition > 0:
+            name += f"_{self.repetition + 1}"
+        return name
+
+
+def read_prompts(path: Path, *, experiment: str | None = None) -> list[Prompt]:
+    """Reads a prompt file, in its order.
+
+    experiment: the name that entries without one of their own get. Only with it can an entry that has the name of
+    --experiment in the file be told from one that gets it from the command line: the two would share a folder.
+
+    Raises FileNotFoundError or ValueError with one line that names --prompt_file, the file, and the line in it.
+    """
+    text = _read_text(path)
+    lines = text.split("\n")
+    entries = _plain(lines)
+    if path.suffix.lower() == ".csv":
+        first = next((line for line in lines if line.strip()), "")[:1000]
+        if not set(COLUMNS).isdisjoint(_names(next(csv.reader([first]), []))):
+            entries = _table(path, lines)
+    prompts = _number_repetitions(replace(entry, experiment=entry.experiment or experiment) for entry in entries)
+    if not prompts:
+        raise ValueError(f"--prompt_file {str(path)!r}: no prompts in this file")
+    return prompts
+
+
+def share(prompts: Sequence[Prompt], *, rank: int, num_processes: int) -> list[Prompt]:
+    """The prompts that process `rank` of `num_processes` makes."""
+    return list(prompts[rank::num_processes])
+
+
+def safe_experiment(name: str, *, source: str = "--experiment") -> str:
+    """`name`, if it can be a file and folder name. source: the flag, or file and line, that an error names."""
+    if not re.fullmatch(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,79}", name):
+        raise ValueError(
+            f"{source} {name!r}: a name has 1 to 80 letters, digits, '-', '_' and '.', and does not begin with '.'"
+        )
+    if name.lower() == "origin":
+        raise ValueError(f"{source} {name!r}: this name is taken by the base clip's own file, origin.gif")
+    return name
+
+
+def _read_text(path: Path) -> str:
+    """The whole file with "\\n" line ends and without byte order mark."""
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        raise FileNotFoundError(f"--prompt_file {str(path)!r}: no such file") from None
+    except OSError as error:
+        raise ValueError(f"--prompt_file {str(path)!r}: cannot be read ({error.strerror})") from None
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise ValueError(
+            f"--prompt_file {str(path)!r}, line {line}: byte 0x{data[error.start]:02x} at offset {error.start} "
+            "is not UTF-8; save the file as UTF-8"
+        ) from None
+    text = text.replace("\r\n", "\n").replace("\r", "\n")
+    if "\0" in text:
+        line = text.count("\n", 0, text.index("\0")) + 1
+        raise ValueError(f"--prompt_file {str(path)!r}, line {line}: a zero byte; save the file as UTF-8 text")
+    return text
+
+
+def _plain(lines: Sequence[str]) -> Iterator[Prompt]:
+    return (Prompt(text=line.strip(), line=number) for number, line in enumerate(lines, 1) if line.strip())
+
+
+def _table(path: Path, lines: Sequence[str]) -> Iterator[Prompt]:
+    rows = _rows(path, lines)
+    header_line, header = next(rows)
+    columns = _names(header)
+    where = f"--prompt_file {str(path)!r}, line"
+    if "prompt" not in columns:
+        raise ValueError(f"{where} {header_line}: no 'prompt' column among {', '.join(map(repr, header))}")
+    if twice := [name for name in COLUMNS if columns.count(name) > 1]:
+        raise ValueError(f"{where} {header_line}: the column {twice[0]!r} stands there twice")
+    for line, row in rows:
+        if any(row[len(columns) :]):
+            raise ValueError(
+                f"{where} {line}: {len(row)} cells for {len(columns)} columns; "
+                "a prompt with a comma stands in double quotes"
+            )
+        cells = dict.fromkeys(COLUMNS, "") | dict(zip(columns, row, strict=False))
+        if not cells["prompt"]:
+            raise ValueError(f"{where} {line}: {','.join(row)!r} has no prompt")
+        yield Prompt(
+            text=cells["prompt"],
+            line=line,
+            seed=_whole(cells["seed"], f"{where} {line}: seed", minimum=0),
+            new_video_length=_whole(cells["new_video_length"], f"{where} {line}: new_video_length", minimum=1),
+            experiment=_experiment(cells["experiment"], f"{where} {line}: experiment"),
+            image=cells["image"] or None,
+        )
+
+
+def _rows(path: Path, lines: Sequence[str]) -> Iterator[tuple[int, list[str]]]:
+    """The rows that are not empty, cells stripped, each with the number of the line on which it begins."""
+    reader = csv.reader((f"{line}\n" for line in lines), strict=True)
+    line = 1
+    try:
+        for row in reader:
+            cells = [cell.replace("\n", " ").strip() for cell in row]
+            if any(cells):
+                yield line, cells
+            line = reader.line_num + 1
+    except csv.Error as error:
+        raise ValueError(f"--prompt_file {str(path)!r}, line {line}: not a row of a .csv file ({error})") from None
+
+
+def _names(header: Sequence[str]) -> list[str]:
+    return [cell.strip().lower() for cell in header]
+
+
+def _whole(cell: str, name: str, *, minimum: int) -> int | None:
+    if not cell:
+        return None
+    if not re.fullmatch("[0-9]{1,19}", cell) or not minimum <= int(cell) <= LARGEST:
+        raise ValueError(f"{name} {cell!r} is not a whole number from {minimum} to {LARGEST}")
+    return int(cell)
+
+
+def _experiment(cell: str, name: str) -> str | None:
+    return safe_experiment(cell, source=name) if cell else None
+
+
+def _number_repetitions(prompts: Iterator[Prompt]) -> list[Prompt]:
+    seen: Counter[tuple[str, int | None, str | None]] = Counter()
+    numbered = []
+    for prompt in prompts:
+        key = (prompt.text, prompt.seed, prompt.experiment)
+        numbered.append(replace(prompt, repetition=seen[key]))
+        seen[key] += 1
+    return numbered

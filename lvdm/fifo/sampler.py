@@ -1,0 +1,39 @@
+"""Diagonal denoising: FIFO-Diffusion (Kim et al. 2024, arXiv 2405.11473) as a generator of queues."""
+
+from collections.abc import Iterator
+
+from einops import rearrange
+from torch import Tensor
+
+from lvdm.fifo.noise import Noise
+from lvdm.fifo.queue import LatentQueue
+from lvdm.models.samplers.ddim import DDIMSchedule, Denoise
+
+
+def denoise_queue(denoise: Denoise, schedule: DDIMSchedule, queue: LatentQueue, *, noise: Tensor | None) -> LatentQueue:
+    """One pass: every active slot goes one level down, by `noise` (1, C, S, h, w), None for eta 0.
+
+    All windows are read from the queue as it was before the pass. The originals write them one after the other from the
+    tail to the head, where no window reads what another has written: the result is the same, and this is one batch.
+    """
+    slots = queue.windows()  # (W, f)
+    x = rearrange(queue.latents[0][:, slots], "c w f h v -> w c f h v")
+    output = denoise(x, schedule.timesteps[queue.levels[slots]])
+    written = rearrange(output[:, :, -queue.stride :], "w c s h v -> 1 c (w s) h v")
+    active = queue.latents[:, :, queue.active]
+    return queue.write_back(schedule.step(active, written, queue.levels[None, queue.active], noise))
+
+
+def fifo(denoise: Denoise, schedule: DDIMSchedule, queue: LatentQueue, *, noise: Noise) -> Iterator[LatentQueue]:
+    """Denoise `queue` for ever; yields it after every pass, its `head` a finished frame.
+
+    The first S - window frames are warm-up: a video of N frames takes N + S - window passes.
+    """
+    stochastic = bool(schedule.sigmas.any())
+    levels = queue.levels[queue.active].tolist()
+    while True:
+        frames = queue.frames[queue.active].tolist()
+        drawn = noise.draw("step", frames, levels) if stochastic else None
+        queue = denoise_queue(denoise, schedule, queue, noise=drawn)
+        yield queue
+        queue = queue.shift(noise.draw("enqueue", [frames[-1] + 1], [len(schedule)]))

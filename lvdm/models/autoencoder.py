@@ -1,0 +1,70 @@
+"""AutoencoderKL: the first stage that takes pictures to latents and latents to pictures."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from lvdm.modules.networks.ae_modules import AutoencoderShape, Decoder, Encoder
+
+
+@dataclass(frozen=True)
+class DiagonalGaussian:
+    """The encoder's answer: a Gaussian with its own mean and variance for every latent number, both (B, C, h, w)."""
+
+    mean: Tensor
+    logvar: Tensor
+
+    @classmethod
+    def from_moments(cls, moments: Tensor) -> "DiagonalGaussian":
+        mean, logvar = moments.chunk(2, dim=1)
+        return cls(mean, logvar.clamp(-30.0, 20.0))
+
+    @property
+    def std(self) -> Tensor:
+        return (0.5 * self.logvar).exp()
+
+    def sample(self, noise: Tensor) -> Tensor:
+        return self.mean + self.std * noise
+
+    def kl(self) -> Tensor:
+        """Divergence from the standard normal, in nats per latent number (B, C, h, w)."""
+        return 0.5 * (self.mean.square() + self.logvar.exp() - 1.0 - self.logvar)
+
+
+class AutoencoderKL(nn.Module):
+    """Pictures (B, 3, H, W) in [-1, 1] to latents (B, embed_dim, H/8, W/8) and back.
+
+    `monitor`, `lossconfig`, `ckpt_path`, `ignore_keys` and `image_key` are what VideoCrafter's YAML files may name for
+    training; they change nothing here.
+    """
+
+    def __init__(
+        self,
+        ddconfig: Mapping,
+        lossconfig: Mapping | None = None,
+        embed_dim: int = 4,
+        monitor: str | None = None,
+        ckpt_path: str | None = None,
+        ignore_keys: tuple[str, ...] = (),
+        image_key: str = "image",
+    ):
+        super().__init__()
+        shape = AutoencoderShape(**ddconfig)
+        self.downsampling = 2 ** (len(shape.ch_mult) - 1)
+        self.encoder = Encoder(shape)
+        self.decoder = Decoder(shape)
+        self.quant_conv = nn.Conv2d(2 * shape.z_channels, 2 * embed_dim, 1)
+        self.post_quant_conv = nn.Conv2d(embed_dim, shape.z_channels, 1)
+
+    def encode(self, pictures: Tensor) -> DiagonalGaussian:
+        return DiagonalGaussian.from_moments(self.quant_conv(self.encoder(pictures)))
+
+    def decode(self, latents: Tensor) -> Tensor:
+        return self.decoder(self.post_quant_conv(latents))
+
+    def forward(self, pictures: Tensor) -> tuple[Tensor, DiagonalGaussian]:
+        """Reconstruct `pictures` through one sample of their posterior; returns (reconstruction, posterior)."""
+        posterior = self.encode(pictures)
+        return self.decode(posterior.sample(torch.randn_like(posterior.mean))), posterior

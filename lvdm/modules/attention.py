@@ -1,0 +1,260 @@
+"""Attention, and the spatial and temporal transformers of the 3D U-Net.
+
+Feature maps of a batch of B clips of T frames travel as (B T, C, H, W). A spatial transformer lets the positions of one
+frame attend to one another and to the context; a temporal transformer lets the T frames at one position attend to one
+another (its attn2 is self-attention too).
+"""
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from torch import Tensor, nn
+
+from lvdm.basics import zero_module
+
+TEXT_TOKENS = 77  # tokens of the context that are text; those behind them, if any, are of an image
+SHORT = 128  # up to so many keys, plain products beat the flash kernel on a CPU, above all in the backward pass
+
+
+def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """softmax(q k^T / sqrt(D)) v. q (B, heads, L, D); k, v (B, heads, M, D); out (B, heads, L, D)."""
+    if q.device.type == "cpu" and k.shape[2] <= SHORT:
+        weights = (q * q.shape[-1] ** -0.5) @ k.mT
+        return weights.float().softmax(-1).to(v.dtype) @ v
+    return F.scaled_dot_product_attention(q, k, v)
+
+
+class RelativePosition(nn.Module):
+    """A learned vector for every distance from one token to another, clamped to +-`max_distance` (Shaw et al. 2018)."""
+
+    def __init__(self, width: int, *, max_distance: int):
+        super().__init__()
+        self.max_distance = max_distance
+        self.embeddings_table = nn.Parameter(torch.empty(2 * max_distance + 1, width))
+        nn.init.xavier_uniform_(self.embeddings_table)
+
+    def forward(self, queries: int, keys: int) -> Tensor:
+        """Embeddings of key index - query index, (queries, keys, width)."""
+        device = self.embeddings_table.device
+        distance = torch.arange(keys, device=device)[None, :] - torch.arange(queries, device=device)[:, None]
+        return self.embeddings_table[distance.clamp(-self.max_distance, self.max_distance) + self.max_distance]
+
+
+class CrossAttention(nn.Module):
+    """Multi-head attention of tokens x (N, L, C) to a context (N, M, D), or to themselves.
+
+    With `image_attention`, context tokens behind the first 77 belong to an image and are attended to on their own, with
+    their own keys and values; the two results add up. `query_tap`, when set, sees the queries (N, L, heads D_head) and
+    answers with those to use: see lvdm/modules/query_reuse.py.
+    """
+
+    def __init__(
+        self,
+        query_dim: int,
+        *,
+        context_dim: int | None = None,
+        heads: int = 8,
+        dim_head: int = 64,
+        dropout: float = 0.0,
+        image_attention: bool = False,
+        relative_positions: int | None = None,
+    ):
+        super().__init__()
+        inner_dim = heads * dim_head
+        context_dim = query_dim if context_dim is None else context_dim
+        self.heads = heads
+        self.to_q = nn.Linear(query_dim, inner_dim, bias=False)
+        self.to_k = nn.Linear(context_dim, inner_dim, bias=False)
+        self.to_v = nn.Linear(context_dim, inner_dim, bias=False)
+        self.to_out = nn.Sequential(nn.Linear(inner_dim, query_dim), nn.Dropout(dropout))
+        self.relative = relative_positions is not None
+        if self.relative:
+            self.relative_position_k = RelativePosition(dim_head, max_distance=relative_positions)
+            self.relative_position_v = RelativePosition(dim_head, max_distance=relative_positions)
+        self.image_attention = image_attention
+        if image_attention:
+            self.to_k_ip = nn.Linear(context_dim, inner_dim, bias=False)
+            self.to_v_ip = nn.Linear(context_dim, inner_dim, bias=False)
+        self.query_tap: Callable[[Tensor], Tensor] | None = None
+
+    def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+        q = self.to_q(x)
+        if self.query_tap is not None:
+            q = self.query_tap(q)
+        q = self.split_heads(q)
+        context = x if context is None else context
+        text = context[:, :TEXT_TOKENS] if self.image_attention else context
+        k, v = self.split_heads(self.to_k(text)), self.split_heads(self.to_v(text))
+        out = self.attend_relative(q, k, v) if self.relative else attend(q, k, v)
+        if self.image_attention and context.shape[1] > TEXT_TOKENS:
+            image = context[:, TEXT_TOKENS:]
+            out = out + attend(q, self.split_heads(self.to_k_ip(image)), self.split_heads(self.to_v_ip(image)))
+        return self.to_out(rearrange(out, "n heads l d -> n l (heads d)"))
+
+    def split_heads(self, tokens: Tensor) -> Tensor:
+        return rearrange(tokens, "n l (heads d) -> n heads l d", heads=self.heads)
+
+    def attend_relative(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """softmax(q (k + R_k)^T / sqrt(D)) (v + R_v), with R by the distance from query to key."""
+        to_k, to_v = (
+            relative(q.shape[2], k.shape[2]).to(q.dtype)
+            for relative in (self.relative_position_k, self.relative_position_v)
+        )
+        logits = q @ k.mT + torch.einsum("nhid,ijd->nhij", q, to_k)
+        weights = (logits.float() * q.shape[-1] ** -0.5).softmax(-1).to(q.dtype)
+        return weights @ v + torch.einsum("nhij,ijd->nhid", weights, to_v)
+
+
+class GEGLU(nn.Module):
+    """value * gelu(gate), both linear in x (Shazeer 2020)."""
+
+    def __init__(self, dim_in: int, dim_out: int):
+        super().__init__()
+        self.proj = nn.Linear(dim_in, 2 * dim_out)
+
+    def forward(self, x: Tensor) -> Tensor:
+        value, gate = self.proj(x).chunk(2, dim=-1)
+        return value * F.gelu(gate)
+
+
+class FeedForward(nn.Module):
+    def __init__(self, dim: int, *, mult: int = 4, dropout: float = 0.0):
+        super().__init__()
+        self.net = nn.Sequential(GEGLU(dim, dim * mult), nn.Dropout(dropout), nn.Linear(dim * mult, dim))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.net(x)
+
+
+class BasicTransformerBlock(nn.Module):
+    """Self-attention, attention to the context (self-attention again without one), feed-forward; all residual.
+
+    x (B T, L, C) of a spatial transformer has a context (B, T or 1, M, D): one for every frame, or one for the clip. x
+    (B H W, T, C) of a temporal transformer has none.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        *,
+        heads: int,
+        dim_head: int,
+        context_dim: int | None = None,
+        dropout: float = 0.0,
+        image_attention: bool = False,
+        relative_positions: int | None = None,
+    ):
+        super().__init__()
+        shared = {"heads": heads, "dim_head": dim_head, "dropout": dropout, "relative_positions": relative_positions}
+        self.attn1 = CrossAttention(dim, **shared)
+        self.ff = FeedForward(dim, dropout=dropout)
+        self.attn2 = CrossAttention(dim, context_dim=context_dim, image_attention=image_attention, **shared)
+        self.norm1 = nn.LayerNorm(dim)
+        self.norm2 = nn.LayerNorm(dim)
+        self.norm3 = nn.LayerNorm(dim)
+
+    def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+        x = x + self.attn1(self.norm1(x))
+        x = x + self.attend_to_context(self.norm2(x), context)
+        return x + self.ff(self.norm3(x))
+
+    def attend_to_context(self, x: Tensor, context: Tensor | None) -> Tensor:
+        if context is None:
+            return self.attn2(x)
+        # All positions of the frames that share a context make one long row of queries: its keys are made once.
+        context = context.flatten(0, 1)  # (B T' , M, D), T' = T or 1
+        queries = x.reshape(context.shape[0], -1, x.shape[-1])  # (B T', T/T' L, C)
+        return self.attn2(queries, context).reshape(x.shape)
+
+
+class SpatialTransformer(nn.Module):
+    """Transformer over the H W positions of each frame."""
+
+    def __init__(
+        self,
+        channels: int,
+        *,
+        heads: int,
+        dim_head: int,
+        depth: int,
+        context_dim: int,
+        dropout: float,
+        use_linear: bool,
+        image_attention: bool,
+        norm_num_groups: int,
+    ):
+        super().__init__()
+        inner_dim = heads * dim_head
+        self.norm = nn.GroupNorm(norm_num_groups, channels, eps=1e-6)
+        self.proj_in = nn.Linear(channels, inner_dim) if use_linear else nn.Conv2d(channels, inner_dim, 1)
+        self.transformer_blocks = nn.ModuleList(
+            BasicTransformerBlock(
+                inner_dim,
+                heads=heads,
+                dim_head=dim_head,
+                context_dim=context_dim,
+                dropout=dropout,
+                image_attention=image_attention,
+            )
+            for _ in range(depth)
+        )
+        proj_out = nn.Linear(inner_dim, channels) if use_linear else nn.Conv2d(inner_dim, channels, 1)
+        self.proj_out = zero_module(proj_out)
+
+    def forward(self, x: Tensor, context: Tensor) -> Tensor:
+        """x (B T, C, H, W), context (B, T or 1, M, D)."""
+        height, width = x.shape[2:]
+        h = rearrange(self.norm(x), "bt c h w -> bt (h w) c")
+        h = project(self.proj_in, h)
+        for block in self.transformer_blocks:
+            h = block(h, context)
+        h = project(self.proj_out, h)
+        return x + rearrange(h, "bt (h w) c -> bt c h w", h=height, w=width)
+
+
+class TemporalTransformer(nn.Module):
+    """Transformer over the T frames at each position; its norm sees the whole clip."""
+
+    def __init__(
+        self,
+        channels: int,
+        *,
+        heads: int,
+        dim_head: int,
+        depth: int,
+        dropout: float,
+        use_linear: bool,
+        norm_num_groups: int,
+        relative_positions: int | None,
+    ):
+        super().__init__()
+        inner_dim = heads * dim_head
+        self.norm = nn.GroupNorm(norm_num_groups, channels, eps=1e-6)
+        self.proj_in = nn.Linear(channels, inner_dim) if use_linear else nn.Conv1d(channels, inner_dim, 1)
+        self.transformer_blocks = nn.ModuleList(
+            BasicTransformerBlock(
+                inner_dim, heads=heads, dim_head=dim_head, dropout=dropout, relative_positions=relative_positions
+            )
+            for _ in range(depth)
+        )
+        proj_out = nn.Linear(inner_dim, channels) if use_linear else nn.Conv1d(inner_dim, channels, 1)
+        self.proj_out = zero_module(proj_out)
+
+    def forward(self, x: Tensor, clips: int) -> Tensor:
+        """x (B T, C, H, W) of B = `clips` clips."""
+        height, width = x.shape[2:]
+        h = self.norm(rearrange(x, "(b t) c h w -> b c t (h w)", b=clips))
+        h = rearrange(h, "b c t hw -> (b hw) t c")
+        h = project(self.proj_in, h)
+        for block in self.transformer_blocks:
+            h = block(h)
+        h = project(self.proj_out, h)
+        return x + rearrange(h, "(b h w) t c -> (b t) c h w", h=height, w=width)
+
+
+def project(layer: nn.Linear | nn.Conv1d, tokens: Tensor) -> Tensor:
+    """A linear map of tokens (N, L, C); a kernel-1 convolution is one too, stored with more axes."""
+    weight = layer.weight if layer.weight.ndim == 2 else layer.weight.flatten(1)
+    return F.linear(tokens, weight, layer.bias)

@@ -1,0 +1,278 @@
+"""The 3D U-Net of VideoCrafter: a 2D diffusion U-Net whose blocks also look along time."""
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from torch import Tensor, nn
+
+from lvdm.basics import sinusoid, zero_module
+from lvdm.modules.attention import SpatialTransformer, TemporalTransformer
+
+
+class TemporalConv(nn.Conv3d):
+    """A (3, 1, 1) convolution on x (B, C, T, N), N = H W. Run as a 2D one: the same sums, a faster kernel."""
+
+    def __init__(self, channels: int):
+        super().__init__(channels, channels, (3, 1, 1), padding=(1, 0, 0))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.conv2d(x, self.weight[..., 0], self.bias, padding=(1, 0))
+
+
+class TemporalConvBlock(nn.Module):
+    """Four temporal convolutions over the whole clip, with one residual around them."""
+
+    def __init__(self, channels: int, *, dropout: float, norm_num_groups: int):
+        super().__init__()
+
+        def norm() -> nn.GroupNorm:
+            return nn.GroupNorm(norm_num_groups, channels)
+
+        self.conv1 = nn.Sequential(norm(), nn.SiLU(), TemporalConv(channels))
+        self.conv2 = nn.Sequential(norm(), nn.SiLU(), nn.Dropout(dropout), TemporalConv(channels))
+        self.conv3 = nn.Sequential(norm(), nn.SiLU(), nn.Dropout(dropout), TemporalConv(channels))
+        self.conv4 = nn.Sequential(norm(), nn.SiLU(), nn.Dropout(dropout), zero_module(TemporalConv(channels)))
+
+    def forward(self, x: Tensor, clips: int) -> Tensor:
+        """x (B T, C, H, W) of B = `clips` clips."""
+        height, width = x.shape[2:]
+        h = rearrange(x, "(b t) c h w -> b c t (h w)", b=clips)
+        h = self.conv4(self.conv3(self.conv2(self.conv1(h))))
+        return x + rearrange(h, "b c t (h w) -> (b t) c h w", h=height, w=width)
+
+
+class ResBlock(nn.Module):
+    """Residual block on x (B T, C, H, W) with the frames' embeddings emb (B, T, E), then the temporal convolutions."""
+
+    def __init__(
+        self,
+        channels: int,
+        emb_channels: int,
+        out_channels: int,
+        *,
+        dropout: float,
+        norm_num_groups: int,
+        temporal_conv: bool,
+    ):
+        super().__init__()
+        self.in_layers = nn.Sequential(
+            nn.GroupNorm(norm_num_groups, channels), nn.SiLU(), nn.Conv2d(channels, out_channels, 3, padding=1)
+        )
+        self.emb_layers = nn.Sequential(nn.SiLU(), nn.Linear(emb_channels, out_channels))
+        self.out_layers = nn.Sequential(
+            nn.GroupNorm(norm_num_groups, out_channels),
+            nn.SiLU(),
+            nn.Dropout(dropout),
+            zero_module(nn.Conv2d(out_channels, out_channels, 3, padding=1)),
+        )
+        same = channels == out_channels
+        self.skip_connection = nn.Identity() if same else nn.Conv2d(channels, out_channels, 1)
+        self.temopral_conv = (
+            TemporalConvBlock(out_channels, dropout=dropout, norm_num_groups=norm_num_groups) if temporal_conv else None
+        )
+
+    def forward(self, x: Tensor, emb: Tensor) -> Tensor:
+        h = self.in_layers(x)
+        h = h + self.emb_layers(emb.flatten(0, 1))[:, :, None, None]
+        h = self.skip_connection(x) + self.out_layers(h)
+        return h if self.temopral_conv is None else self.temopral_conv(h, emb.shape[0])
+
+
+class Downsample(nn.Module):
+    def __init__(self, channels: int):
+        super().__init__()
+        self.op = nn.Conv2d(channels, channels, 3, stride=2, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.op(x)
+
+
+class Upsample(nn.Module):
+    def __init__(self, channels: int):
+        super().__init__()
+        self.conv = nn.Conv2d(channels, channels, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.conv(F.interpolate(x, scale_factor=2.0, mode="nearest"))
+
+
+class TimestepEmbedSequential(nn.Sequential):
+    """Layers in a row, each given what it takes: embeddings, context, or the number of clips."""
+
+    def forward(self, x: Tensor, emb: Tensor, context: Tensor) -> Tensor:
+        for layer in self:
+            if isinstance(layer, ResBlock):
+                x = layer(x, emb)
+            elif isinstance(layer, SpatialTransformer):
+                x = layer(x, context)
+            elif isinstance(layer, TemporalTransformer):
+                x = layer(x, emb.shape[0])
+            else:
+                x = layer(x)
+        return x
+
+
+class UNetModel(nn.Module):
+    """Predicts noise (or v) in latent clips, each frame at a noise level of its own.
+
+    The parameters have the names of VideoCrafter's YAML files; `norm_num_groups` is ours (32 there). `use_checkpoint`
+    (recompute activations in training) is accepted and not used.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        model_channels: int,
+        out_channels: int,
+        num_res_blocks: int,
+        attention_resolutions: Sequence[int],
+        dropout: float = 0.0,
+        channel_mult: Sequence[float] = (1, 2, 4, 8),
+        num_head_channels: int = 64,
+        transformer_depth: int = 1,
+        context_dim: int = 1024,
+        use_linear: bool = False,
+        use_checkpoint: bool = False,
+        temporal_conv: bool = False,
+        temporal_attention: bool = True,
+        temporal_selfatt_only: bool = True,
+        use_relative_position: bool = False,
+        use_causal_attention: bool = False,
+        use_image_attention: bool = False,
+        temporal_length: int = 16,
+        addition_attention: bool = False,
+        fps_cond: bool = False,
+        norm_num_groups: int = 32,
+    ):
+        super().__init__()
+        if use_causal_attention or not temporal_selfatt_only:
+            raise ValueError(
+                "UNetModel: use_causal_attention: true and temporal_selfatt_only: false are not supported; "
+                "no published VideoCrafter model uses them"
+            )
+        self.model_channels = model_channels
+        self.temporal_length = temporal_length
+        self.fps_cond = fps_cond
+        emb_channels = 4 * model_channels
+        relative_positions = temporal_length if use_relative_position else None
+
+        def embedding() -> nn.Sequential:
+            return nn.Sequential(
+                nn.Linear(model_channels, emb_channels), nn.SiLU(), nn.Linear(emb_channels, emb_channels)
+            )
+
+        def res_block(channels: int, out_channels: int) -> ResBlock:
+            return ResBlock(
+                channels,
+                emb_channels,
+                out_channels,
+                dropout=dropout,
+                norm_num_groups=norm_num_groups,
+                temporal_conv=temporal_conv,
+            )
+
+        def temporal_transformer(channels: int, *, heads: int, linear: bool) -> TemporalTransformer:
+            return TemporalTransformer(
+                channels,
+                heads=heads,
+                dim_head=num_head_channels,
+                depth=transformer_depth,
+                dropout=dropout,
+                use_linear=linear,
+                norm_num_groups=norm_num_groups,
+                relative_positions=relative_positions,
+            )
+
+        def transformers(channels: int) -> list[nn.Module]:
+            heads = channels // num_head_channels
+            spatial = SpatialTransformer(
+                channels,
+                heads=heads,
+                dim_head=num_head_channels,
+                depth=transformer_depth,
+                context_dim=context_dim,
+                dropout=dropout,
+                use_linear=use_linear,
+                image_attention=use_image_attention,
+                norm_num_groups=norm_num_groups,
+            )
+            if not temporal_attention:
+                return [spatial]
+            return [spatial, temporal_transformer(channels, heads=heads, linear=use_linear)]
+
+        self.time_embed = embedding()
+        if fps_cond:
+            self.fps_embedding = embedding()
+
+        ch, ds = model_channels, 1
+        skip_channels = [ch]
+        self.input_blocks = nn.ModuleList(
+            [TimestepEmbedSequential(nn.Conv2d(in_channels, model_channels, 3, padding=1))]
+        )
+        self.init_attn = (
+            TimestepEmbedSequential(temporal_transformer(model_channels, heads=8, linear=False))
+            if addition_attention
+            else None
+        )
+        for level, mult in enumerate(channel_mult):
+            for _ in range(num_res_blocks):
+                layers = [res_block(ch, int(mult * model_channels))]
+                ch = int(mult * model_channels)
+                if ds in attention_resolutions:
+                    layers += transformers(ch)
+                self.input_blocks.append(TimestepEmbedSequential(*layers))
+                skip_channels.append(ch)
+            if level < len(channel_mult) - 1:
+                self.input_blocks.append(TimestepEmbedSequential(Downsample(ch)))
+                skip_channels.append(ch)
+                ds *= 2
+
+        self.middle_block = TimestepEmbedSequential(res_block(ch, ch), *transformers(ch), res_block(ch, ch))
+
+        self.output_blocks = nn.ModuleList()
+        for level, mult in reversed(list(enumerate(channel_mult))):
+            for index in range(num_res_blocks + 1):
+                layers = [res_block(ch + skip_channels.pop(), int(mult * model_channels))]
+                ch = int(mult * model_channels)
+                if ds in attention_resolutions:
+                    layers += transformers(ch)
+                if level and index == num_res_blocks:
+                    layers.append(Upsample(ch))
+                    ds //= 2
+                self.output_blocks.append(TimestepEmbedSequential(*layers))
+
+        self.out = nn.Sequential(
+            nn.GroupNorm(norm_num_groups, ch), nn.SiLU(), zero_module(nn.Conv2d(ch, out_channels, 3, padding=1))
+        )
+
+    def forward(self, x: Tensor, timesteps: Tensor, context: Tensor, fps: Tensor) -> Tensor:
+        """Predict for x (B, C, T, H, W), in its dtype and shape.
+
+        Args:
+            timesteps: (B, T), the training timestep 0..999 of every frame.
+            context: (B, T or 1, L, D), what to attend to: for every frame, or for the whole clip.
+            fps: (B,), frames per second; has no effect on a model without `fps_cond`.
+        """
+        clips = x.shape[0]
+        emb = self.embed(timesteps, fps)  # (B, T, E)
+        h = rearrange(x, "b c t h w -> (b t) c h w")
+        skips = []
+        for index, block in enumerate(self.input_blocks):
+            h = block(h, emb, context)
+            if index == 0 and self.init_attn is not None:
+                h = self.init_attn(h, emb, context)
+            skips.append(h)
+        h = self.middle_block(h, emb, context)
+        for block in self.output_blocks:
+            h = block(torch.cat([h, skips.pop()], dim=1), emb, context)
+        return rearrange(self.out(h), "(b t) c h w -> b c t h w", b=clips)
+
+    def embed(self, timesteps: Tensor, fps: Tensor) -> Tensor:
+        """The embedding (B, T, E) of every frame's timestep, plus that of its clip's frame rate."""
+        dtype = self.out[0].weight.dtype
+        emb = self.time_embed(sinusoid(timesteps, self.model_channels).to(dtype))
+        if self.fps_cond:
+            emb = emb + self.fps_embedding(sinusoid(fps, self.model_channels).to(dtype))[:, None]
+        return emb

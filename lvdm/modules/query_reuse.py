@@ -1,0 +1,114 @@
+"""Q-caches: queries of an encoder attention replayed in the decoder attention of the same resolution.
+
+FIFO-Diffusion+: Q* = (1 - w) Q_decoder + w Q_encoder within one forward of the U-Net. The U-Net knows nothing of it: a
+tap on each paired attention's queries is attached on entering `reuse_queries` and removed on leaving it.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from lvdm.modules.attention import CrossAttention, SpatialTransformer, TemporalTransformer
+from lvdm.modules.networks.openaimodel3d import Downsample, UNetModel, Upsample
+
+TRANSFORMERS = {"ST": SpatialTransformer, "TT": TemporalTransformer}
+
+
+@dataclass(frozen=True)
+class QueryReuse:
+    """Which queries are replayed: `transformer` "ST" or "TT", `attention` "attn1" or "attn2", `weight` in 0..1."""
+
+    transformer: str
+    attention: str
+    weight: float
+
+    def __post_init__(self):
+        if self.transformer not in TRANSFORMERS:
+            raise ValueError(f"transformer is {self.transformer!r}, allowed are 'ST' and 'TT'")
+        if self.attention not in ("attn1", "attn2"):
+            raise ValueError(f"attention is {self.attention!r}, allowed are 'attn1' and 'attn2'")
+        if not 0 <= self.weight <= 1:
+            raise ValueError(f"weight is {self.weight}, allowed are 0 to 1")
+
+
+class Memory:
+    """The queries that one encoder attention made last."""
+
+    queries: Tensor
+
+    def record(self, queries: Tensor) -> Tensor:
+        self.queries = queries
+        return queries
+
+
+@dataclass(frozen=True)
+class Replay:
+    """Blends a decoder attention's queries with the recorded ones."""
+
+    memory: Memory
+    weight: float
+
+    def __call__(self, queries: Tensor) -> Tensor:
+        return torch.lerp(queries, self.memory.queries, self.weight)
+
+
+def block_pairs(unet: UNetModel, transformer: str) -> list[tuple[int, int]]:
+    """(decoder block, encoder block) for every decoder block that replays queries, by index.
+
+    Within a level the j-th decoder block takes the j-th encoder block from the end; the last one, one more than the
+    encoder has, repeats the first encoder block.
+    """
+    kind = TRANSFORMERS[transformer]
+
+    def holds(block: torch.nn.Module, what: type) -> bool:
+        return any(isinstance(layer, what) for layer in block)
+
+    level = 0
+    encoders: dict[int, list[int]] = {}
+    for index, block in enumerate(unet.input_blocks):
+        level += holds(block, Downsample)
+        if holds(block, kind):
+            encoders.setdefault(level, []).append(index)
+    pairs = []
+    remaining = {key: list(indices) for key, indices in encoders.items()}
+    for index, block in enumerate(unet.output_blocks):
+        if holds(block, kind):
+            waiting = remaining[level]
+            pairs.append((index, waiting.pop() if len(waiting) > 1 else waiting[0]))
+        level -= holds(block, Upsample)
+    return pairs
+
+
+def attention_of(block: torch.nn.Module, rule: QueryReuse) -> list[CrossAttention]:
+    """The attentions that `rule` names in one U-Net block, one for each transformer layer."""
+    kind = TRANSFORMERS[rule.transformer]
+    return [
+        getattr(layer, rule.attention)
+        for transformer in block
+        if isinstance(transformer, kind)
+        for layer in transformer.transformer_blocks
+    ]
+
+
+@contextmanager
+def reuse_queries(unet: UNetModel, rule: QueryReuse | None) -> Iterator[None]:
+    """Within this context every forward of `unet` replays queries by `rule`; None changes nothing."""
+    memories: dict[CrossAttention, Memory] = {}
+    tapped: list[CrossAttention] = []
+    try:
+        if rule is not None:
+            for decoder_index, encoder_index in block_pairs(unet, rule.transformer):
+                encoders = attention_of(unet.input_blocks[encoder_index], rule)
+                decoders = attention_of(unet.output_blocks[decoder_index], rule)
+                for encoder, decoder in zip(encoders, decoders, strict=True):
+                    memory = memories.setdefault(encoder, Memory())
+                    encoder.query_tap = memory.record
+                    decoder.query_tap = Replay(memory, rule.weight)
+                    tapped += [encoder, decoder]
+        yield
+    finally:
+        for attention in tapped:
+            attention.query_tap = None

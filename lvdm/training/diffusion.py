@@ -1,0 +1,148 @@
+"""Training of the U-Net and its text encoder on encoded clips and single frames."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import open_clip
+import torch
+from pytorch_lightning import LightningModule
+from torch import Tensor, nn
+
+from lvdm.fifo.conditioning import Conditioning, GuidedDenoiser
+from lvdm.fifo.noise import KeyedNoise
+from lvdm.models.ddpm3d import LatentDiffusion
+from lvdm.models.samplers.ddim import DDIMSchedule, sample_clip
+from lvdm.modules.attention import TemporalTransformer
+from lvdm.modules.networks.openaimodel3d import ResBlock, UNetModel
+from lvdm.training.optimization import Optimization, warmup_cosine
+
+
+@dataclass(frozen=True)
+class Objective:
+    """What a step is trained on.
+
+    Each clip is noised at one timestep, or, for a share of `diagonal`, at timesteps that rise from frame to frame as in
+    FIFO's queue (and as Diffusion Forcing, arXiv 2407.01392, trains all of them). `frames` frames of every clip of the
+    "frames" batch are trained on as pictures, without the temporal layers.
+    """
+
+    diagonal: float = 0.5
+    frames: int = 4
+    caption_dropout: float = 0.12
+    object_weight: float = 0.0
+
+
+class DiffusionTraining(LightningModule):
+    """Mean squared error of the predicted v (or noise). Trains U-Net and text encoder; the first stage stands by."""
+
+    def __init__(self, model: LatentDiffusion, *, optimization: Optimization, objective: Objective):
+        super().__init__()
+        self.model = model
+        self.optimization = optimization
+        self.objective = objective
+        self.model.first_stage_model.requires_grad_(False)
+
+    def training_step(self, batch: dict, index: int) -> Tensor:
+        """`batch`: "clips" and/or "frames", each as lvdm.data.latents.LatentClips gives them."""
+        losses = {}
+        if "frames" in batch:
+            frames = some_frames(batch["frames"], self.objective.frames)
+            clips, count = frames["latents"].shape[0], frames["latents"].shape[2]
+            timesteps = torch.randint(1000, (clips, count), device=self.device)
+            with without_temporal_layers(self.model.unet):
+                losses["frames"] = self.loss(frames, timesteps)
+        if "clips" in batch:
+            clips, _, length = batch["clips"]["latents"].shape[:3]
+            timesteps = clip_timesteps(clips, length, diagonal=self.objective.diagonal, device=self.device)
+            losses["clips"] = self.loss(batch["clips"], timesteps)
+        self.log_dict({f"loss_{name}": loss for name, loss in losses.items()}, prog_bar=True)
+        return sum(losses.values())
+
+    def loss(self, batch: dict, timesteps: Tensor) -> Tensor:
+        """The objective on latents (B, C, T, h, w) noised at `timesteps` (B, T)."""
+        x0 = batch["latents"].float()
+        noise = torch.randn_like(x0)
+        signal = self.model.sqrt_alphas_cumprod[timesteps][:, None, :, None, None]
+        spread = self.model.sqrt_one_minus_alphas_cumprod[timesteps][:, None, :, None, None]
+        if self.model.use_scale:
+            x0 = x0 * self.model.scale_arr[timesteps][:, None, :, None, None]
+        x = signal * x0 + spread * noise
+        output = self.model.unet(x, timesteps, self.context(batch["caption"]), batch["fps"]).float()
+        target = signal * noise - spread * x0 if self.model.parameterization == "v" else noise
+        error = (output - target).square()
+        if "mask" in batch:
+            error = error * (1 + self.objective.object_weight * batch["mask"])
+        return error.mean()
+
+    def context(self, captions: list[str]) -> Tensor:
+        """Context (B, 1, 77, D) with some captions left out, for guidance."""
+        kept = torch.rand(len(captions)) >= self.objective.caption_dropout
+        texts = [caption if keep else "" for caption, keep in zip(captions, kept.tolist(), strict=True)]
+        tokens = open_clip.tokenize(texts)
+        return self.model.cond_stage_model.encode_tokens(tokens)[:, None]
+
+    @torch.no_grad()
+    def sample_sheet(self, captions: list[str], shape: tuple[int, int, int, int], *, steps: int = 16) -> Tensor:
+        """A clip of each of `captions`, sampled from latents of `shape` (C, T, h, w); one a row, (3, N H, T W)."""
+        model = self.model
+        schedule = DDIMSchedule.of_model(model, steps, eta=0.0)
+        fps = torch.full((1,), 8, device=self.device)
+        rows = []
+        for index, caption in enumerate(captions):
+            conditioning = Conditioning(model.encode_text([caption]), model.encode_text([""]), fps)
+            noise = KeyedNoise(index, caption, 0, (shape[0], *shape[2:]), self.device)
+            x = noise.draw("base", range(shape[1]), [steps] * shape[1])
+            denoise = GuidedDenoiser(model.unet, conditioning, scale=4.0)
+            for sampled in sample_clip(denoise, schedule, x, noise=lambda level: None):
+                x = sampled
+            rows.append(torch.cat(list(model.decode(x[0].transpose(0, 1))), dim=2))
+        return torch.cat(rows, dim=1)
+
+    def configure_optimizers(self) -> dict:
+        networks = (self.model.model, self.model.cond_stage_model)
+        return warmup_cosine([weight for network in networks for weight in network.parameters()], self.optimization)
+
+
+def clip_timesteps(clips: int, length: int, *, diagonal: float, device: torch.device) -> Tensor:
+    """Timesteps (B, T) of a batch of clips: constant in a clip, or a stretch of FIFO's diagonal.
+
+    A diagonal rises by 8 to 32 timesteps a frame (8 to 2 partitions of a 16-frame model) and may begin below 0, where
+    it is cut: those frames are the clean ones that lookahead puts in front.
+    """
+    constant = torch.randint(1000, (clips, 1), device=device).expand(-1, length)
+    slope = torch.empty(clips, 1, device=device).uniform_(8, 32)
+    reach = slope * (length - 1)
+    start = -reach + torch.rand(clips, 1, device=device) * (999 + reach)
+    rising = (start + slope * torch.arange(length, device=device)).clamp(0, 999).long()
+    chosen = torch.rand(clips, 1, device=device) < diagonal
+    return torch.where(chosen, rising, constant)
+
+
+def some_frames(batch: dict, count: int) -> dict:
+    """`batch` with `count` random frames of every clip, the same ones in all clips."""
+    chosen = torch.randperm(batch["latents"].shape[2], device=batch["latents"].device)[:count]
+    return batch | {key: batch[key][:, :, chosen] for key in ("latents", "mask") if key in batch}
+
+
+@contextmanager
+def without_temporal_layers(unet: UNetModel) -> Iterator[None]:
+    """Within this context `unet` treats every frame as a picture of its own (Video LDM, arXiv 2304.08818)."""
+    removed: list[tuple[nn.Module, str, nn.Module]] = []
+
+    def swap(parent: nn.Module, name: str, replacement: nn.Module | None) -> None:
+        removed.append((parent, name, parent._modules[name]))
+        parent._modules[name] = replacement
+
+    for module in list(unet.modules()):
+        if isinstance(module, ResBlock) and module.temopral_conv is not None:
+            swap(module, "temopral_conv", None)
+        elif isinstance(module, nn.Sequential):
+            for name, child in list(module.named_children()):
+                if isinstance(child, TemporalTransformer):
+                    swap(module, name, nn.Identity())
+    try:
+        yield
+    finally:
+        for parent, name, module in removed:
+            parent._modules[name] = module

@@ -1,0 +1,198 @@
+"""One training run from a configuration: data, module, trainer, and the model that comes out of it."""
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytorch_lightning as pl
+import torch
+from imageio.v3 import imwrite
+from pytorch_lightning.callbacks import Callback, EMAWeightAveraging, ModelCheckpoint
+from pytorch_lightning.loggers import CSVLogger
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from lvdm.checkpoint import load_strictly, read_state_dict, save_half
+from lvdm.config import instantiate_from_config, read_config
+from lvdm.data.latents import LatentClips, encode_clips, latent_deviation
+from lvdm.data.shapes import ShapeClips
+from lvdm.data.videos import VideoFolder
+from lvdm.models.ddpm3d import LatentDiffusion
+from lvdm.training.autoencoder import AutoencoderTraining, ReconstructionLoss
+from lvdm.training.diffusion import DiffusionTraining, Objective
+from lvdm.training.optimization import Optimization
+
+DATASETS = {"shapes": ShapeClips, "videos": VideoFolder}
+
+
+@dataclass(frozen=True)
+class Hardware:
+    """Where and how to compute, in Lightning's words. Several devices (on a CPU: processes) share every batch."""
+
+    accelerator: str = "auto"
+    devices: int = 1
+    precision: str = "bf16-mixed"
+
+    @property
+    def strategy(self) -> str:
+        # Some weights never get a gradient: the text tower's last layer, temporal layers while frames are trained.
+        return "ddp_find_unused_parameters_true" if self.devices > 1 else "auto"
+
+
+@dataclass(frozen=True)
+class Training:
+    """A `configs/train_*.yaml`, key by key.
+
+    `model_config` names the inference YAML whose model is trained, `stage` is "autoencoder" or "diffusion", `init_from`
+    a checkpoint to start from (none: random weights). `data` is {"kind": "shapes" or "videos", ...}. A step sees a
+    batch of `clips` and a batch of `frames`, either may be 0; the autoencoder takes its pictures from `frames`. What
+    comes out is `output`/model.ckpt: the averaged weights in half precision.
+    """
+
+    model_config: str
+    stage: str
+    output: str
+    data: dict
+    optimization: Optimization
+    init_from: str | None = None
+    clips: int = 0
+    frames: int = 0
+    reconstruction: ReconstructionLoss = field(default_factory=ReconstructionLoss)
+    objective: Objective = field(default_factory=Objective)
+    hardware: Hardware = field(default_factory=Hardware)
+    ema_decay: float = 0.999
+    seed: int = 0
+    save_every: int = 250
+    sample_every: int = 1000
+    sample_captions: list[str] = field(default_factory=list)
+
+    def __post_init__(self):
+        if self.stage not in ("autoencoder", "diffusion"):
+            raise ValueError(f"stage is {self.stage!r}, allowed are 'autoencoder' and 'diffusion'")
+        if self.data.get("kind") not in DATASETS:
+            raise ValueError(f"data.kind is {self.data.get('kind')!r}, allowed are {', '.join(DATASETS)}")
+
+    @classmethod
+    def from_yaml(cls, path: str | Path) -> "Training":
+        """Read a training configuration; unknown keys are a ValueError that names them."""
+        values = dict(read_config(path))
+        sections = {
+            "optimization": Optimization,
+            "reconstruction": ReconstructionLoss,
+            "objective": Objective,
+            "hardware": Hardware,
+        }
+        try:
+            for name, section in sections.items():
+                if name in values:
+                    values[name] = section(**values[name])
+            return cls(**values)
+        except TypeError as error:
+            raise ValueError(f"--config {path}: {error}") from error
+
+
+class Sheets(Callback):
+    """Writes the picture that `draw` makes of the module, every so many steps."""
+
+    def __init__(self, draw: Callable[[pl.LightningModule], Tensor], *, folder: Path, every: int):
+        self.draw = draw
+        self.folder = folder
+        self.every = every
+
+    def on_train_batch_end(self, trainer: pl.Trainer, module: pl.LightningModule, *_: object) -> None:
+        if not trainer.is_global_zero or trainer.global_step % self.every:
+            return
+        module.eval()
+        sheet = self.draw(module)
+        module.train()
+        self.folder.mkdir(parents=True, exist_ok=True)
+        picture = ((sheet.clamp(-1, 1) + 1) * 127.5).byte().permute(1, 2, 0).cpu().numpy()
+        imwrite(self.folder / f"{trainer.global_step:06d}.png", picture)
+
+
+class RankSeed(Callback):
+    """Every process draws its own noise, and a resumed run draws new noise."""
+
+    def __init__(self, seed: int):
+        self.seed = seed
+
+    def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        torch.manual_seed(self.seed + 100_003 * trainer.global_rank + trainer.global_step)
+
+
+def train(training: Training) -> Path:
+    """Train, going on from `output`/last.ckpt if there is one; returns the path of the finished model."""
+    output = Path(training.output)
+    output.mkdir(parents=True, exist_ok=True)
+    pl.seed_everything(training.seed)
+    model = instantiate_from_config(read_config(training.model_config)["model"])
+    if training.init_from is not None:
+        load_strictly(model, {name: value.float() for name, value in read_state_dict(training.init_from).items()})
+    data = DATASETS[training.data["kind"]](**{key: value for key, value in training.data.items() if key != "kind"})
+    if training.stage == "autoencoder":
+        module, batches, draw = autoencoder_stage(model, data, training)
+    else:
+        module, batches, draw = diffusion_stage(model, data, training)
+    trainer = pl.Trainer(
+        max_steps=training.optimization.steps,
+        accelerator=training.hardware.accelerator,
+        devices=training.hardware.devices,
+        strategy=training.hardware.strategy,
+        precision=training.hardware.precision,
+        gradient_clip_val=1.0,
+        logger=CSVLogger(output, name="log"),
+        log_every_n_steps=20,
+        enable_model_summary=False,
+        callbacks=[
+            EMAWeightAveraging(decay=training.ema_decay, use_buffers=False),
+            ModelCheckpoint(output, save_last=True, every_n_train_steps=training.save_every),
+            RankSeed(training.seed),
+            Sheets(draw, folder=output / "samples", every=training.sample_every),
+        ],
+    )
+    last = output / "last.ckpt"
+    trainer.fit(module, batches, ckpt_path=last if last.exists() else None)
+    finished = output / "model.ckpt"
+    if trainer.is_global_zero:
+        save_half(model, finished)
+    return finished
+
+
+def autoencoder_stage(model: LatentDiffusion, data: Dataset, training: Training) -> tuple:
+    module = AutoencoderTraining(
+        model.first_stage_model, optimization=training.optimization, loss=training.reconstruction
+    )
+    shown = torch.stack([data[index]["video"] for index in range(8)])
+    return module, batches_of(data, training.frames, training), lambda module: module.sample_sheet(shown)
+
+
+def diffusion_stage(model: LatentDiffusion, data: Dataset, training: Training) -> tuple:
+    encoded = encoded_data(model, data, training)
+    print(f"standard deviation of the latents: {latent_deviation(encoded):.4f} (scale_factor brings it to 1)")
+    module = DiffusionTraining(model, optimization=training.optimization, objective=training.objective)
+    sizes = {"clips": training.clips, "frames": training.frames}
+    batches = {name: batches_of(encoded, size, training) for name, size in sizes.items() if size}
+    shape = (
+        encoded.latents.shape[1:] if training.clips else (*encoded.latents.shape[1:2], 1, *encoded.latents.shape[3:])
+    )
+    return module, batches, lambda module: module.sample_sheet(training.sample_captions, shape)
+
+
+def encoded_data(model: LatentDiffusion, data: Dataset, training: Training) -> LatentClips:
+    """The data through the autoencoder; kept beside the output, for later stages and for resumed runs."""
+    digest = hashlib.sha256(repr((sorted(training.data.items()), model.scale_factor)).encode())
+    for tensor in model.first_stage_model.state_dict().values():
+        digest.update(tensor.cpu().numpy().tobytes())
+    cache = Path(training.output).parent / f"latents_{digest.hexdigest()[:16]}.pt"
+    if not cache.exists():
+        encoded = encode_clips(model, data)
+        partial = cache.with_suffix(".partial")
+        torch.save(vars(encoded), partial)
+        partial.replace(cache)
+    return LatentClips(**torch.load(cache, weights_only=True))
+
+
+def batches_of(data: Dataset, size: int, training: Training) -> DataLoader:
+    """Batches of `size` items over all devices together."""
+    return DataLoader(data, batch_size=max(1, size // training.hardware.devices), shuffle=True, drop_last=True)

@@ -1,0 +1,36 @@
+"""Fetch a published model from Hugging Face: `python scripts/download_models.py base_512_v2`."""
+
+import argparse
+import shutil
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
+
+from huggingface_hub import hf_hub_download
+from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+from lvdm.checkpoint import PUBLISHED
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("name", choices=PUBLISHED, help="which model")
+    arguments = parser.parse_args()
+    model = PUBLISHED[arguments.name]
+    target = Path(model.path)
+    if target.exists():
+        print(f"{target} is there already")
+        return
+    try:
+        fetched = hf_hub_download(model.repository, model.filename, local_dir=target.parent)
+    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+        reason = " ".join(str(error).split())[:300]
+        sys.exit(f"error: {arguments.name} could not be fetched from {model.repository}: {reason}")
+    if Path(fetched) != target:
+        shutil.move(fetched, target)
+    print(f"{target} is complete")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,179 @@
+"""How often do generated videos show what their captions say? Reads colour, shape and motion off the frames.
+
+python scripts/evaluate_shapes.py RESULTS... [--windows 0-15 84-99] [--held_out] [--json FILE]
+python scripts/evaluate_shapes.py --ground_truth [N]            the evaluator's own certificate
+python scripts/evaluate_shapes.py --write_prompts FILE [--count 60]
+"""
+
+import argparse
+import json
+import sys
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, astuple
+from itertools import islice
+from pathlib import Path
+
+import imageio.v3 as iio
+import numpy as np
+import torch
+from torchvision.transforms.v2.functional import gaussian_blur
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from lvdm.data.shape_reader import MIN_FRAMES, read_clip, score
+from lvdm.data.shapes import HEIGHT, HELD_OUT_SCENES, SCENES, WIDTH, Scene, render, trajectory
+
+
+def to_frames(video: torch.Tensor) -> np.ndarray:
+    """(T, 3, H, W) in [0, 1] -> (T, H, W, 3) uint8."""
+    return (video.clamp(0, 1) * 255).round().byte().permute(0, 2, 3, 1).numpy()
+
+
+def through_jpeg(video: torch.Tensor) -> torch.Tensor:
+    files = (iio.imwrite("<bytes>", frame, extension=".jpg", quality=30) for frame in to_frames(video))
+    return torch.from_numpy(np.stack([iio.imread(file, extension=".jpg") for file in files])).permute(0, 3, 1, 2) / 255
+
+
+DEGRADATIONS = {  # what a small autoencoder and a video file do to frames (T, 3, H, W) in [0, 1], in this order
+    "blur": lambda video: gaussian_blur(video, [7, 7], [1.0, 1.0]),
+    "noise": lambda video: video + torch.randn_like(video) * 8 / 255,
+    "tint": lambda video: video + torch.randn(3, 1, 1).sign() * 10 / 255,
+    "jpeg": through_jpeg,
+}
+
+
+def find_videos(root: Path) -> Iterator[tuple[Path, Mapping]]:
+    """Every `{prompt}/{experiment}/` below `root` that holds an `{experiment}.json` with a prompt, and that JSON."""
+    for path in sorted(root.rglob("*.json")):
+        if path.stem == path.parent.name:
+            try:
+                settings = json.loads(path.read_text(encoding="utf-8"))
+            except ValueError as error:
+                raise ValueError(f"{path} is not JSON: {error}") from error
+            if isinstance(settings, dict) and isinstance(settings.get("prompt"), str):
+                yield path.parent, settings
+
+
+def read_frames(folder: Path, count: int) -> np.ndarray:
+    """The first `count` frames (T, H, W, 3) uint8 of the video in a result folder, or as many as there are."""
+    pngs = sorted((folder / "fifo").glob("*.png"))
+    if pngs:
+        return np.stack([iio.imread(path, mode="RGB") for path in pngs[:count]])
+    for path in (folder / f"{folder.name}.mp4", folder / f"{folder.name}.gif"):
+        if path.exists():
+            return np.stack(list(islice(iio.imiter(path), count)))
+    raise FileNotFoundError(f"{folder}: no fifo/*.png, {folder.name}.mp4 or {folder.name}.gif")
+
+
+def evaluate(roots: Sequence[Path], windows: Sequence[tuple[int, int]], *, held_out: bool) -> list[dict]:
+    """Print one table per results folder and experiment, then what was left out; return every reading."""
+    tables, videos, skipped, short = defaultdict(lambda: {f"{a}-{b}": [] for a, b in windows}), [], [], []
+    for root, folder, settings in [(base, *found) for base in roots for found in find_videos(base)]:
+        try:
+            scene = Scene.parse(settings["prompt"])
+            if held_out and not scene.held_out:
+                continue
+            frames = read_frames(folder, max(last for _, last in windows) + 1)
+        except (ValueError, OSError, SyntaxError) as error:  # SyntaxError: Pillow's word for a broken file
+            skipped.append(f"{folder}: {str(error).splitlines()[0]}")
+            continue
+        columns, readings = tables[f"{root}: {folder.name}"], {}
+        for first, last in windows:
+            if last >= len(frames):
+                short.append(f"{folder}: {len(frames)} frames do not reach {first}-{last}")
+                continue
+            reading = read_clip(frames[first : last + 1])
+            readings[f"{first}-{last}"] = {"reading": asdict(reading), "right": score(reading, scene)}
+            columns[f"{first}-{last}"].append(score(reading, scene))
+        videos.append({"path": str(folder), "mode": settings.get("mode"), "prompt": scene.caption, "windows": readings})
+    for title, columns in tables.items():
+        print_table(title, columns)
+    for problem, lines in (("skipped", skipped), ("too short", short)):
+        if lines:
+            print("\n  ".join([f"\n{problem}: {len(lines)}", *lines]))
+    if not videos:
+        raise ValueError(f"no videos to evaluate in {', '.join(map(str, roots))}")
+    return videos
+
+
+def certify(count: int) -> None:
+    """Print how many of `count` rendered clips are read right, as they are and degraded."""
+    if count < 1:
+        raise ValueError(f"--ground_truth {count}: expected at least 1")
+    torch.manual_seed(0)
+    trials = {"clean": [], **{name: [change] for name, change in DEGRADATIONS.items()}, "all": DEGRADATIONS.values()}
+    columns = {name: [] for name in trials}
+    for index in range(count):
+        scene = SCENES[index * 37 % len(SCENES)]  # every scene once before any comes twice, and all words early
+        x, y, phase = (torch.rand(3) * torch.tensor([WIDTH, HEIGHT, 1])).tolist()
+        clip, _ = render(scene, trajectory(scene.motion, torch.arange(16.0), x=x, y=y, phase=phase))
+        for name, changes in trials.items():
+            video = clip
+            for change in changes:
+                video = change(video)
+            columns[name].append(score(read_clip(to_frames(video)), scene))
+    print_table("ground truth", columns)
+
+
+def print_table(title: str, columns: Mapping[str, Sequence[Mapping[str, bool]]]) -> None:
+    """A Markdown table of the percentage that is right; one row an attribute."""
+    heads = [f"{name} (n={len(rows)})" for name, rows in columns.items()]
+    print(f"\n### {title}\n\n| right, % | {' | '.join(heads)} |\n{'|---' * (len(heads) + 1)}|")
+    columns = [[{**row, "all four": all(row.values())} for row in rows] for rows in columns.values()]
+    for key in ("background", "color", "shape", "motion", "all four"):
+        cells = [f"{100 * np.mean([row[key] for row in rows]):.1f}" if rows else "-" for rows in columns]
+        print(f"| {key} | {' | '.join(cells)} |")
+
+
+def choose_held_out(count: int) -> list[Scene]:
+    """Held-out scenes in which every word occurs about as often as its alternatives."""
+    if not 1 <= count <= len(HELD_OUT_SCENES):
+        raise ValueError(f"--count {count}: expected 1 to {len(HELD_OUT_SCENES)}")
+    chosen, used = [], Counter()
+    for _ in range(count):
+        rest = (scene for scene in HELD_OUT_SCENES if scene not in chosen)
+        chosen.append(min(rest, key=lambda scene: sum(used[word] for word in astuple(scene))))
+        used.update(astuple(chosen[-1]))
+    return chosen
+
+
+def parse_window(text: str) -> tuple[int, int]:
+    first, _, last = text.partition("-")
+    if not (first.isdecimal() and last.isdecimal() and int(last) - int(first) + 1 >= MIN_FRAMES):
+        raise ValueError(f"--windows {text!r}: expected FIRST-LAST, inclusive, of at least {MIN_FRAMES} frames")
+    return int(first), int(last)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("results", nargs="*", type=Path, help="results folders as videocrafter_main.py writes them")
+    parser.add_argument("--windows", nargs="+", default=["0-15", "84-99"], help="frames to read, inclusive")
+    parser.add_argument("--held_out", action="store_true", help="count held-out prompts only")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write every reading to FILE")
+    parser.add_argument(
+        "--ground_truth", nargs="?", type=int, const=len(SCENES), metavar="N", help="read rendered clips"
+    )
+    parser.add_argument("--write_prompts", type=Path, metavar="FILE", help="write held-out captions, one a line")
+    parser.add_argument("--count", type=int, default=60, help="how many captions --write_prompts writes")
+    args = parser.parse_args()
+    try:
+        if bool(args.results) + (args.ground_truth is not None) + (args.write_prompts is not None) != 1:
+            raise ValueError("expected one of: RESULTS..., --ground_truth, --write_prompts")
+        if args.ground_truth is not None:
+            certify(args.ground_truth)
+        elif args.write_prompts:
+            lines = [scene.caption + "\n" for scene in choose_held_out(args.count)]
+            args.write_prompts.write_text("".join(lines), encoding="utf-8")
+        else:
+            readings = evaluate(args.results, [parse_window(text) for text in args.windows], held_out=args.held_out)
+            if args.json:
+                args.json.write_text(json.dumps(readings, indent=1) + "\n", encoding="utf-8")
+    except (ValueError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

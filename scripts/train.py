@@ -1,0 +1,38 @@
+"""Train a model: `python scripts/train.py --config configs/train_tiny_autoencoder.yaml`. Goes on where it stopped."""
+
+import argparse
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
+
+from lvdm.training.run import Training, train
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--config", required=True, help="a configs/train_*.yaml")
+    parser.add_argument("--steps", type=int, help="train for so many steps instead of the config's")
+    parser.add_argument("--threads", type=int, help="CPU threads of each process (default: torch's own choice)")
+    parser.add_argument("--accelerator", help="cpu, gpu, ... (default: auto)")
+    parser.add_argument("--devices", type=int, help="GPUs, or on a CPU processes, that share every batch (default: 1)")
+    arguments = parser.parse_args()
+    if arguments.threads is not None:
+        torch.set_num_threads(arguments.threads)
+    torch.set_flush_denormal(True)  # optimizer states decay into denormal numbers, which CPUs handle slowly
+    try:
+        training = Training.from_yaml(arguments.config)
+        if arguments.steps is not None:
+            training = replace(training, optimization=replace(training.optimization, steps=arguments.steps))
+        given = {name: getattr(arguments, name) for name in ("accelerator", "devices") if getattr(arguments, name)}
+        training = replace(training, hardware=replace(training.hardware, **given))
+        print(f"the model is in {train(training)}")
+    except (ValueError, FileNotFoundError) as error:
+        sys.exit(f"train.py: error: {error}")
+
+
+if __name__ == "__main__":
+    main()

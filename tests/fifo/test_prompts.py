@@ -1,0 +1,123 @@
+import re
+from dataclasses import replace
+
+import pytest
+
+from lvdm.fifo.prompts import Prompt, read_prompts, safe_experiment, share
+
+
+def write(folder, name, content):
+    path = folder / name
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    return path
+
+
+@pytest.mark.parametrize("name", ["prompts.txt", "prompts.csv", "prompts"])
+@pytest.mark.parametrize("newline", ["\n", "\r\n", "\r"])
+@pytest.mark.parametrize("mark", ["", "\ufeff"])
+def test_plain_lines(tmp_path, name, newline, mark):
+    lines = ["", 'a "cat", sitting', "   ", " über den Wolken, 4k ", "a cat; an image", ""]
+    prompts = read_prompts(write(tmp_path, name, mark + newline.join(lines)))
+    expected = [(2, 'a "cat", sitting'), (4, "über den Wolken, 4k"), (5, "a cat; an image")]
+    assert [(prompt.line, prompt.text) for prompt in prompts] == expected
+
+
+def test_table(tmp_path):
+    rows = [
+        "",
+        "id, Prompt ,SEED,new_video_length,experiment,image",
+        '1,"a cat, sitting",7,20,first.try,cat.png',
+        ",,,,,",
+        '2,"two',
+        'lines",,,,',
+        "3,a dog",
+        "4,a bird,,,,,,",
+    ]
+    assert read_prompts(write(tmp_path, "prompts.CSV", "\ufeff" + "\r\n".join(rows))) == [
+        Prompt("a cat, sitting", 3, seed=7, new_video_length=20, experiment="first.try", image="cat.png"),
+        Prompt("two lines", 5),
+        Prompt("a dog", 7),
+        Prompt("a bird", 8),
+    ]
+
+
+def test_only_a_csv_has_a_header(tmp_path):
+    assert [prompt.text for prompt in read_prompts(write(tmp_path, "a.txt", "prompt,seed\na cat,3\n"))] == [
+        "prompt,seed",
+        "a cat,3",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "where", "fault"),
+    [
+        ("a.txt", "", "", "no prompts"),
+        ("a.txt", "\ufeff\n \r\n", "", "no prompts"),
+        ("a.csv", "prompt,seed\n,\n", "", "no prompts"),
+        ("a.csv", "text,seed\na cat,3\n", "line 1", "no 'prompt' column among 'text', 'seed'"),
+        ("a.csv", "prompt,prompt\na,b\n", "line 1", "'prompt' stands there twice"),
+        ("a.csv", "prompt,seed\na cat,three\n", "line 2", "seed 'three'"),
+        ("a.csv", "prompt,seed\na cat,-1\n", "line 2", "seed '-1'"),
+        ("a.csv", "prompt,seed\na cat,9223372036854775808\n", "line 2", "seed '9223372036854775808'"),
+        ("a.csv", "prompt,new_video_length\n\na cat,0\n", "line 3", "new_video_length '0'"),
+        ("a.csv", "prompt,new_video_length\na cat,1.5\n", "line 2", "new_video_length '1.5'"),
+        ("a.csv", "prompt,experiment\na cat,../x\n", "line 2", "experiment '../x'"),
+        ("a.csv", "prompt,seed\n,3\n", "line 2", "',3' has no prompt"),
+        ("a.csv", "prompt,seed\na cat, sitting,3\n", "line 2", "3 cells for 2 columns"),
+        ("a.csv", 'prompt\na dog\n"a cat\n\n', "line 3", "not a row of a .csv file"),
+        ("a.txt", b"a cat\n\n\xff\xfea dog\n", "line 3", "byte 0xff at offset 7 is not UTF-8"),
+        ("a.txt", "a cat".encode("utf-16-le"), "line 1", "a zero byte"),
+    ],
+)
+def test_a_bad_file_is_named_with_its_line(tmp_path, name, content, where, fault):
+    path = write(tmp_path, name, content)
+    with pytest.raises(ValueError, match=f"^--prompt_file {str(path)!r}(, |: ){where}") as caught:
+        read_prompts(path)
+    assert fault in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_missing_file_and_a_folder(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"--prompt_file '.*nowhere.txt'"):
+        read_prompts(tmp_path / "nowhere.txt")
+    with pytest.raises(ValueError, match=f"--prompt_file {str(tmp_path)!r}"):
+        read_prompts(tmp_path)
+
+
+def test_no_two_entries_share_a_place(tmp_path):
+    rows = ["prompt,seed,experiment", *["a cat,,", "a cat,321,", "a cat,,b", "a cat,,a"] * 2, "a/cat,,", "a_cat,,"]
+    rows += ["a" * 300 + "b,,", "a" * 300 + "c,,"]
+    prompts = read_prompts(write(tmp_path, "a.csv", "\n".join(rows)), experiment="a")
+    assert len({(prompt.folder, prompt.experiment) for prompt in prompts}) == len(prompts) == 12
+    assert [prompt.repetition for prompt in prompts] == [0, 0, 0, 1, 2, 1, 1, 3, 0, 0, 0, 0]
+    assert {prompt.experiment for prompt in prompts} == {"a", "b"}
+
+
+def test_folder_names():
+    cat = Prompt("a cat, 4k (über-cool)_", 1)
+    assert cat.folder == "a_cat_4k_ber-cool_-2a575093"
+    assert replace(cat, seed=5, repetition=1).folder == f"{cat.folder}_seed5_2"
+    assert replace(cat, line=9, image="x", new_video_length=3).folder == cat.folder
+    for text in ("../../etc/passwd", "..", "/", "猫", "-rf \t\r\n", "x" * 1000, "a\\b:c*?\"<>|'$`"):
+        assert re.fullmatch(r"[A-Za-z0-9_-]{1,80}-[0-9a-f]{8}", Prompt(text, 1).folder)
+    assert Prompt("猫", 1).folder != Prompt("犬", 1).folder
+
+
+@pytest.mark.parametrize("name", ["", ".", "..", ".x", "a/b", "a b", "é", "a" * 81, "a\n", "Origin"])
+def test_unsafe_experiment_names(name):
+    with pytest.raises(ValueError, match=r"^--experiment ") as caught:
+        safe_experiment(name)
+    assert repr(name) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["a", "-", "t2v_TTqcache_attn1_weighted90", "v1.0..", "9" * 80])
+def test_safe_experiment_names(name):
+    assert safe_experiment(name) == name
+
+
+def test_shares_are_disjoint_and_complete():
+    prompts = [Prompt(str(number), number) for number in range(7)]
+    shares = [share(prompts, rank=rank, num_processes=3) for rank in range(3)]
+    assert [len(part) for part in shares] == [3, 2, 2]
+    assert sorted((prompt for part in shares for prompt in part), key=lambda prompt: prompt.line) == prompts

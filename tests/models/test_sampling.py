@@ -1,0 +1,208 @@
+"""The schedule, base-clip sampling and the queue against the originals."""
+
+import numpy as np
+import pytest
+import torch
+from conftest import assert_agrees, golden, golden_json, with_golden_weights
+
+from lvdm.fifo.conditioning import Conditioning, GuidedDenoiser
+from lvdm.fifo.queue import LatentQueue
+from lvdm.fifo.sampler import denoise_queue
+from lvdm.models.ddpm3d import linear_betas, schedule_buffers, signal_scales
+from lvdm.models.samplers.ddim import DDIMSchedule, fifo_spacing, sample_clip, videocrafter_spacing
+from lvdm.modules.networks.openaimodel3d import UNetModel
+from lvdm.modules.query_reuse import QueryReuse, reuse_queries
+
+BUFFERS = schedule_buffers(linear_betas(1000, start=0.00085, end=0.012))
+ACP = torch.tensor(BUFFERS["alphas_cumprod"], dtype=torch.float32)
+SCALES = torch.tensor(signal_scales(1000, scale_a=1, scale_b=0.7, fix_scale_bug=False), dtype=torch.float32)
+
+
+@pytest.fixture(scope="module")
+def unet() -> UNetModel:
+    return with_golden_weights(
+        UNetModel(**golden_json("small_t2v.json")["unet_config"]["params"]), "model.diffusion_model."
+    )
+
+
+def guided(unet: UNetModel, vectors: dict, **changes) -> GuidedDenoiser:
+    conditioning = Conditioning(vectors["context"][:, None], vectors["context_uncond"][:, None], vectors["fps"])
+    return GuidedDenoiser(unet, conditioning, vectors["guidance"].item(), **changes)
+
+
+def test_buffers():
+    vectors = golden("schedule.npz")
+    for name in ("betas", "alphas_cumprod"):
+        np.testing.assert_allclose(BUFFERS[name], vectors[name], rtol=1e-6)
+    np.testing.assert_allclose(SCALES, vectors["scale_arr"], rtol=1e-6)
+    fixed = signal_scales(1000, scale_a=1, scale_b=0.7, fix_scale_bug=True)
+    assert len(fixed) == 1000
+    np.testing.assert_allclose(fixed, vectors["scale_arr"][:1000], rtol=1e-6)
+
+
+@pytest.mark.parametrize("eta", [0, 1])
+@pytest.mark.parametrize("steps", [16, 64])
+def test_tables(steps, eta):
+    vectors = golden("schedule.npz")
+    schedule = DDIMSchedule.from_tables(ACP, fifo_spacing(steps), eta=eta, signal_scales=SCALES)
+    assert schedule.timesteps.tolist() == vectors[f"timesteps_S{steps}"].tolist()
+    tables = {
+        f"alphas_S{steps}": schedule.alphas,
+        f"alphas_prev_S{steps}": schedule.alphas_prev,
+        f"sigmas_S{steps}_eta{eta}": schedule.sigmas,
+        f"scale_arr_S{steps}": schedule.scales,
+        f"scale_arr_prev_S{steps}": schedule.scales_prev,
+    }
+    for name, table in tables.items():
+        np.testing.assert_allclose(table, vectors[name], rtol=1e-5, atol=1e-7)
+
+
+def test_videocrafter_spacing_has_its_true_number_of_steps():
+    spacing = videocrafter_spacing(64)
+    assert len(spacing) == 67
+    assert spacing[:3].tolist() == [1, 16, 31]
+    assert spacing.max() < 1000
+    assert not DDIMSchedule.from_tables(ACP, spacing, eta=0).ends_in_place
+
+
+@pytest.mark.parametrize("name", ["base_eta0_scale.npz", "base_eta1_noscale.npz"])
+def test_base_clip(unet, name):
+    vectors = golden(name)
+    schedule = DDIMSchedule.from_tables(
+        ACP,
+        fifo_spacing(vectors["steps"].item()),
+        eta=vectors["eta"].item(),
+        signal_scales=SCALES if vectors["use_scale"] else None,
+    )
+    drawn = iter(vectors.get("step_noise", ()))
+    noise = (lambda level: next(drawn)[None]) if "step_noise" in vectors else (lambda level: None)
+    *_, clip = sample_clip(guided(unet, vectors), schedule, vectors["x_T"], noise=noise)
+    assert_agrees(clip, vectors["final"], 1e-4)
+
+
+class Recorded:
+    """A source of noise that answers with one recorded tensor."""
+
+    def __init__(self, tensor: torch.Tensor):
+        self.tensor = tensor
+
+    def draw(self, purpose, frames, levels):
+        assert len(frames) == len(levels) == self.tensor.shape[2]
+        return self.tensor
+
+
+def queue_of(vectors: dict, schedule: DDIMSchedule) -> LatentQueue:
+    f = vectors["video_length"].item()
+    return LatentQueue.from_clip(
+        vectors["video"],
+        schedule,
+        noise=Recorded(vectors["init_noise"]),
+        stride=f // 2 if vectors["lookahead"] else f,
+        uniform="unilatent" in str(vectors["mode"]),
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "rule"),
+    [
+        ("fifo_lookahead_eta1.npz", None),
+        ("fifo_no_lookahead_eta1.npz", None),
+        ("fifo_qcache_unilatent_eta0.npz", QueryReuse("TT", "attn1", 0.9)),
+    ],
+)
+def test_fifo(unet, name, rule):
+    vectors = golden(name)
+    schedule = DDIMSchedule.from_tables(ACP, fifo_spacing(64), eta=vectors["eta"].item())
+    queue = queue_of(vectors, schedule)
+    assert_agrees(queue.latents, vectors["queue_init"])
+    denoise = guided(unet, vectors)
+    with reuse_queries(unet, rule):
+        for number, after in enumerate(vectors["queue_after_pass"]):
+            noise = vectors["step_noise"][number][None] if "step_noise" in vectors else None
+            queue = denoise_queue(denoise, schedule, queue, noise=noise)
+            assert_agrees(queue.latents[0], after, 1e-4)
+            assert_agrees(queue.head[0], vectors["emitted"][number], 1e-4)
+            assert queue.head_frame == number - (64 - 16)
+            queue = queue.shift(vectors["enqueue_noise"][number][None, :, None])
+
+
+def test_window_batches_give_the_same(unet):
+    """In one batch, one by one, by threes and by n: the same queue after a pass."""
+    vectors = golden("fifo_lookahead_eta1.npz")
+    schedule = DDIMSchedule.from_tables(ACP, fifo_spacing(64), eta=1)
+    queue = queue_of(vectors, schedule)
+    noise = vectors["step_noise"][0][None]
+    whole = denoise_queue(guided(unet, vectors), schedule, queue, noise=noise)
+    for size in (1, 3, 4):
+        parts = denoise_queue(guided(unet, vectors, window_batch=size), schedule, queue, noise=noise)
+        assert_agrees(parts.latents, whole.latents, 1e-4)
+
+
+def test_guidance_of_one_needs_no_unconditional_half(unet):
+    vectors = golden("unet_t2v.npz")
+    fps, context = vectors["fps"], vectors["context"][:, None]
+    conditioning = Conditioning(context, torch.full_like(context, torch.nan), fps)
+    out = GuidedDenoiser(unet, conditioning, 1.0)(vectors["x"], vectors["timestep_frames"][None])
+    assert_agrees(out, vectors["out_frames_plain"])
+
+
+@pytest.mark.parametrize("use_scale", [False, True])
+def test_v_and_eps_are_two_names_of_one_step(use_scale):
+    """From the same x0 and eps, both parameterizations step to the same place, and that is the level below."""
+    generator = torch.Generator().manual_seed(0)
+    x0, eps = torch.randn(2, 1, 4, 6, 2, 2, generator=generator)
+    level = torch.randint(1, 16, (1, 6), generator=generator)
+    scales = SCALES if use_scale else None
+    by_eps, by_v = (
+        DDIMSchedule.from_tables(ACP, fifo_spacing(16), eta=0, parameterization=name, signal_scales=scales)
+        for name in ("eps", "v")
+    )
+    x = by_eps.noised(x0, level, eps)
+    alpha, scale = (table[level][:, None, :, None, None] for table in (by_eps.alphas, by_eps.scales))
+    v = alpha.sqrt() * eps - (1 - alpha).sqrt() * (scale * x0)
+    below = by_eps.noised(x0, level - 1, eps)
+    assert_agrees(by_eps.step(x, eps, level, None), below, 1e-4)
+    assert_agrees(by_v.step(x, v, level, None), below, 1e-4)
+
+
+def test_queue_scale_changes_start_and_steps():
+    """With use_scale in the queue, slots are scaled as the model was trained; without, as the originals do it."""
+    clip = torch.ones(1, 1, 4, 1, 1)
+    noise = torch.zeros(1, 1, 16, 1, 1)
+    plain, scaled = (
+        LatentQueue.from_clip(
+            clip,
+            DDIMSchedule.from_tables(ACP, fifo_spacing(16), eta=0, signal_scales=table),
+            noise=Recorded(noise),
+            stride=4,
+        )
+        for table in (None, SCALES)
+    )
+    np.testing.assert_allclose(scaled.latents.flatten(), plain.latents.flatten() * SCALES[fifo_spacing(16)], rtol=1e-6)
+
+
+@pytest.mark.parametrize(("f", "n", "stride"), [(2, 1, 1), (4, 1, 2), (4, 3, 4), (16, 4, 4), (16, 4, 16)])
+def test_windows_write_every_active_slot_once(f, n, stride):
+    """A pass with a network that answers with its own input's level and frame must put each answer in its slot."""
+    schedule = DDIMSchedule.from_tables(ACP, fifo_spacing(f * n), eta=0)
+    queue = LatentQueue.from_clip(
+        torch.zeros(1, 1, f, 1, 1), schedule, noise=Recorded(torch.zeros(1, 1, f * n + f - stride, 1, 1)), stride=stride
+    )
+    seen = []
+
+    def denoise(x, timesteps):
+        seen.append(timesteps)
+        return timesteps[:, None, :, None, None].float()
+
+    after = denoise_queue(denoise, schedule, queue, noise=None)
+    assert seen[0].shape == (f * n // stride, f)
+    answer = schedule.timesteps[queue.levels[queue.active]].float()[None, None, :, None, None]
+    expected = schedule.step(queue.latents[:, :, queue.active], answer, queue.levels[None, queue.active], None)
+    torch.testing.assert_close(after.latents[:, :, queue.active], expected)
+    torch.testing.assert_close(after.latents[:, :, : f - stride], queue.latents[:, :, : f - stride])
+
+
+def test_last_step_changes_nothing():
+    schedule = DDIMSchedule.from_tables(ACP, fifo_spacing(64), eta=1)
+    x, eps = torch.randn(2, 1, 4, 3, 2, 2, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(schedule.step(x, eps, torch.zeros(1, 3, dtype=torch.long), x), x, atol=1e-6, rtol=0)

@@ -1,0 +1,131 @@
+"""Videos of any length from a 16-frame model, by FIFO-Diffusion: `python videocrafter_main.py --help`."""
+
+import sys
+from collections.abc import Sequence
+from contextlib import ExitStack
+from itertools import islice
+
+import torch
+from tqdm import tqdm
+
+from lvdm.checkpoint import file_digest
+from lvdm.config import load_model
+from lvdm.fifo.base_clip import LatentCache, base_clip_key, sample_base_clip
+from lvdm.fifo.conditioning import Conditioning, GuidedDenoiser
+from lvdm.fifo.noise import KeyedNoise
+from lvdm.fifo.options import Options, check_writable, parse_args
+from lvdm.fifo.prompts import Prompt, read_prompts, share
+from lvdm.fifo.queue import LatentQueue
+from lvdm.fifo.record import Stopwatch, comment, write_record
+from lvdm.fifo.sampler import fifo
+from lvdm.fifo.sinks import GifSink, PngSink, open_sinks, to_uint8
+from lvdm.models.ddpm3d import LatentDiffusion
+from lvdm.models.samplers.ddim import DDIMSchedule
+from lvdm.modules.query_reuse import QueryReuse, reuse_queries
+
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+@torch.inference_mode()
+def run(options: Options) -> None:
+    """Make the video of every prompt that is this process's share."""
+    prompts = read_prompts(options.prompt_file, experiment=options.experiment)
+    check_writable(options.results_root)
+    device = torch.device(options.device)
+    model = load_model(options.config, options.ckpt_path, device=device, unet_dtype=DTYPES[options.precision])
+    digest = file_digest(options.ckpt_path)
+    for prompt in tqdm(share(prompts, rank=options.rank, num_processes=options.num_processes), desc="prompts"):
+        make_video(model, prompt, options, digest=digest)
+
+
+def make_video(model: LatentDiffusion, prompt: Prompt, options: Options, *, digest: str) -> None:
+    """One prompt: conditioning -> base clip -> latent queue -> diagonal denoising -> frames -> files."""
+    device, f, steps = model.betas.device, options.video_length, options.steps
+    seed = options.seed if prompt.seed is None else prompt.seed
+    length = options.new_video_length if prompt.new_video_length is None else prompt.new_video_length
+    folder = options.results_root / prompt.folder / prompt.experiment
+    remark = comment(options, prompt, seed=seed)
+    clock = Stopwatch()
+
+    text, nothing = model.encode_text([prompt.text, ""]).split(1)
+    conditioning = Conditioning(text, nothing, fps=torch.tensor([options.fps], device=device))
+    denoise = GuidedDenoiser(model.unet, conditioning, options.unconditional_guidance_scale, options.window_batch)
+    shape = model.latent_shape(options.height, options.width)
+    noise = KeyedNoise(seed, prompt.text, prompt.repetition, shape, device)
+    clock.lap("text")
+
+    cache = LatentCache(options.results_root / "latents")
+    key = base_clip_key(options, noise, digest=digest)
+    clip = cache.load(key, device=device)
+    if clip is None:
+        base_schedule = DDIMSchedule.of_model(model, steps, spacing=options.base_spacing, eta=options.eta)
+        clip = sample_base_clip(denoise, base_schedule, frames=f, noise=noise)
+        cache.save(key, clip)
+    with GifSink(folder / "origin.gif", fps=options.output_fps, comment=remark) as origin:
+        for frame in clip.unbind(2):
+            origin.write(to_uint8(model.decode(frame)[0]))
+    clock.lap("base clip")
+
+    schedule = DDIMSchedule.of_model(model, steps, eta=options.eta, use_scale=options.queue_scale)
+    start = LatentQueue.from_clip(
+        clip,
+        schedule,
+        noise=noise,
+        stride=f // 2 if options.lookahead_denoising else f,
+        uniform=options.mode.unilatent,
+    )
+    rule = QueryReuse(*options.mode.qcache, options.qcache_weight) if options.mode.qcache else None
+    passes = steps - f + length  # the first steps - f of them are warm-up
+    with ExitStack() as stack:
+        stack.enter_context(reuse_queries(model.unet, rule))
+        video = stack.enter_context(
+            open_sinks(
+                folder,
+                prompt.experiment,
+                formats=options.formats,
+                frames=length,
+                fps=options.output_fps,
+                comment=remark,
+                save_frames=options.save_frames,
+            )
+        )
+        slots = stack.enter_context(PngSink(folder / "queue", slots=start.slots)) if options.save_queue else None
+        bar = stack.enter_context(tqdm(total=passes, unit="pass", leave=False))
+        for queue in islice(fifo(denoise, schedule, start, noise=noise), passes):
+            if queue.head_frame >= 0:
+                video.write(to_uint8(model.decode(queue.head)[0]))
+            if slots is not None:
+                for latent in queue.latents.unbind(2):
+                    slots.write(to_uint8(model.decode(latent)[0]))
+            bar.set_description(f"frame {max(0, queue.head_frame + 1)}/{length}")
+            bar.update()
+    clock.lap("queue")
+    write_record(
+        folder / f"{prompt.experiment}.json",
+        options,
+        prompt=prompt,
+        seed=seed,
+        frames=length,
+        checkpoint_digest=digest,
+        seconds=clock.laps,
+    )
+
+
+def main(argv: Sequence[str]) -> int:
+    options = None
+    try:
+        options = parse_args(argv)
+        run(options)
+    except (ValueError, OSError) as error:
+        if options is not None and options.debug:
+            raise
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("stopped; unfinished videos were discarded", file=sys.stderr)
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
