@@ -1,5 +1,6 @@
 """Videos of any length from a 16-frame model, by FIFO-Diffusion: `python videocrafter_main.py --help`."""
 
+import shutil
 import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -10,15 +11,16 @@ from tqdm import tqdm
 
 from lvdm.checkpoint import file_digest
 from lvdm.config import load_model
-from lvdm.fifo.base_clip import LatentCache, base_clip_key, sample_base_clip
+from lvdm.fifo.base_clip import base_clip_key, cached_base_clip, sample_base_clip
 from lvdm.fifo.conditioning import Conditioning, GuidedDenoiser
 from lvdm.fifo.noise import KeyedNoise
-from lvdm.fifo.options import Options, check_writable, parse_args
+from lvdm.fifo.options import Options, check_writable, one_line, parse_args
 from lvdm.fifo.prompts import Prompt, read_prompts, share
 from lvdm.fifo.queue import LatentQueue
 from lvdm.fifo.record import Stopwatch, comment, write_record
 from lvdm.fifo.sampler import fifo
 from lvdm.fifo.sinks import GifSink, PngSink, open_sinks, to_uint8
+from lvdm.fifo.workers import Workers, workers_of
 from lvdm.models.ddpm3d import LatentDiffusion
 from lvdm.models.samplers.ddim import DDIMSchedule
 from lvdm.modules.query_reuse import QueryReuse, reuse_queries
@@ -30,15 +32,17 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 def run(options: Options) -> None:
     """Make the video of every prompt that is this process's share."""
     prompts = read_prompts(options.prompt_file, experiment=options.experiment)
-    check_writable(options.results_root)
     device = torch.device(options.device)
     model = load_model(options.config, options.ckpt_path, device=device, unet_dtype=DTYPES[options.precision])
     digest = file_digest(options.ckpt_path)
-    for prompt in tqdm(share(prompts, rank=options.rank, num_processes=options.num_processes), desc="prompts"):
-        make_video(model, prompt, options, digest=digest)
+    check_writable(options.results_root)
+    rows = options.window_batch and 2 * options.window_batch  # a window's two halves
+    with workers_of(device, rows=rows) as workers:
+        for prompt in tqdm(share(prompts, rank=options.rank, num_processes=options.num_processes), desc="prompts"):
+            make_video(model, prompt, options, digest=digest, workers=workers)
 
 
-def make_video(model: LatentDiffusion, prompt: Prompt, options: Options, *, digest: str) -> None:
+def make_video(model: LatentDiffusion, prompt: Prompt, options: Options, *, digest: str, workers: Workers) -> None:
     """One prompt: conditioning -> base clip -> latent queue -> diagonal denoising -> frames -> files."""
     device, f, steps = model.betas.device, options.video_length, options.steps
     seed = options.seed if prompt.seed is None else prompt.seed
@@ -47,33 +51,29 @@ def make_video(model: LatentDiffusion, prompt: Prompt, options: Options, *, dige
     remark = comment(options, prompt, seed=seed)
     clock = Stopwatch()
 
-    text, nothing = model.encode_text([prompt.text, ""]).split(1)
-    conditioning = Conditioning(text, nothing, fps=torch.tensor([options.fps], device=device))
-    denoise = GuidedDenoiser(model.unet, conditioning, options.unconditional_guidance_scale, options.window_batch)
+    conditioning = Conditioning(
+        *model.encode_text([prompt.text, ""]).split(1), fps=torch.tensor([options.fps], device=device)
+    )
+    denoise = GuidedDenoiser(model.unet, conditioning, options.unconditional_guidance_scale, workers)
     shape = model.latent_shape(options.height, options.width)
     noise = KeyedNoise(seed, prompt.text, prompt.repetition, shape, device)
-    clock.lap("text")
 
-    cache = LatentCache(options.results_root / "latents")
-    key = base_clip_key(options, noise, digest=digest)
-    clip = cache.load(key, device=device)
-    if clip is None:
+    def sample() -> torch.Tensor:
         base_schedule = DDIMSchedule.of_model(model, steps, spacing=options.base_spacing, eta=options.eta)
-        clip = sample_base_clip(denoise, base_schedule, frames=f, noise=noise)
-        cache.save(key, clip)
+        return sample_base_clip(denoise, base_schedule, frames=f, noise=noise)
+
+    if not options.save_queue:
+        shutil.rmtree(folder / "queue", ignore_errors=True)  # of an earlier run
+    key = base_clip_key(options, noise, digest=digest)
+    clip = cached_base_clip(key, options.results_root / "latents", device=device, sample=sample)
     with GifSink(folder / "origin.gif", fps=options.output_fps, comment=remark) as origin:
         for frame in clip.unbind(2):
             origin.write(to_uint8(model.decode(frame)[0]))
     clock.lap("base clip")
 
     schedule = DDIMSchedule.of_model(model, steps, eta=options.eta, use_scale=options.queue_scale)
-    start = LatentQueue.from_clip(
-        clip,
-        schedule,
-        noise=noise,
-        stride=f // 2 if options.lookahead_denoising else f,
-        uniform=options.mode.unilatent,
-    )
+    stride = f // 2 if options.lookahead_denoising else f
+    start = LatentQueue.from_clip(clip, schedule, noise=noise, stride=stride, uniform=options.mode.unilatent)
     rule = QueryReuse(*options.mode.qcache, options.qcache_weight) if options.mode.qcache else None
     passes = steps - f + length  # the first steps - f of them are warm-up
     with ExitStack() as stack:
@@ -90,25 +90,19 @@ def make_video(model: LatentDiffusion, prompt: Prompt, options: Options, *, dige
             )
         )
         slots = stack.enter_context(PngSink(folder / "queue", slots=start.slots)) if options.save_queue else None
-        bar = stack.enter_context(tqdm(total=passes, unit="pass", leave=False))
+        bar = stack.enter_context(tqdm(total=passes, desc="passes", leave=False))
         for queue in islice(fifo(denoise, schedule, start, noise=noise), passes):
             if queue.head_frame >= 0:
                 video.write(to_uint8(model.decode(queue.head)[0]))
             if slots is not None:
                 for latent in queue.latents.unbind(2):
                     slots.write(to_uint8(model.decode(latent)[0]))
-            bar.set_description(f"frame {max(0, queue.head_frame + 1)}/{length}")
             bar.update()
+            pace = bar.format_dict["elapsed"] / bar.n
+            bar.set_postfix_str(f"{max(0, queue.head_frame + 1)} of {length} frames written, {pace:.2f} s/frame")
     clock.lap("queue")
-    write_record(
-        folder / f"{prompt.experiment}.json",
-        options,
-        prompt=prompt,
-        seed=seed,
-        frames=length,
-        checkpoint_digest=digest,
-        seconds=clock.laps,
-    )
+    path = folder / f"{prompt.experiment}.json"
+    write_record(path, options, prompt=prompt, seed=seed, frames=length, checkpoint_digest=digest, seconds=clock.laps)
 
 
 def main(argv: Sequence[str]) -> int:
@@ -116,13 +110,13 @@ def main(argv: Sequence[str]) -> int:
     try:
         options = parse_args(argv)
         run(options)
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, torch.OutOfMemoryError) as error:
         if options is not None and options.debug:
             raise
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {one_line(error)}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("stopped; unfinished videos were discarded", file=sys.stderr)
+        print("stopped; the unfinished video was discarded", file=sys.stderr)
         return 130
     return 0
 

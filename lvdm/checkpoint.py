@@ -2,6 +2,8 @@
 
 import os
 import pickle
+import re
+import warnings
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -67,9 +69,11 @@ def read_state_dict(path: str | Path) -> dict[str, Tensor]:
         ValueError: the file is truncated, not a checkpoint, or would run code.
     """
     path = Path(path)
+    if path.is_dir():
+        raise ValueError(f"--ckpt_path {str(path)!r}: this is a folder; name the file in it")
     if not path.is_file():
         raise FileNotFoundError(missing_file_message(path))
-    content = read_safetensors(path) if path.suffix == ".safetensors" else read_torch(path)
+    content = read_safetensors(path) if is_safetensors(path) else read_torch(path)
     for key in ("state_dict", "module"):
         if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
             content = content[key]
@@ -81,23 +85,32 @@ def read_state_dict(path: str | Path) -> dict[str, Tensor]:
     )
     if not tensors:
         raise ValueError(
-            f"--ckpt_path {path}: the file holds no weights (a dict of tensors, or one under 'state_dict')"
+            f"--ckpt_path {str(path)!r}: the file holds no weights (a dict of tensors, maybe under 'state_dict')"
         )
     if all(name.startswith(DEEPSPEED_PREFIX) for name in tensors):
         tensors = {name.removeprefix(DEEPSPEED_PREFIX): tensor for name, tensor in tensors.items()}
     return tensors
 
 
+def is_safetensors(path: Path) -> bool:
+    """Whether a file is, or says it is, in the safetensors format: a length of 8 bytes, then a JSON object."""
+    with open(path, "rb") as file:
+        return path.suffix == ".safetensors" or file.read(9)[8:] == b"{"
+
+
 def read_safetensors(path: Path) -> dict[str, Tensor]:
     try:
         return safetensors.torch.load_file(path)
     except Exception as error:  # the library raises a class of its own that it does not export everywhere
-        raise ValueError(f"--ckpt_path {path}: not a readable safetensors file, or cut short ({error})") from error
+        raise ValueError(
+            f"--ckpt_path {str(path)!r}: not a readable safetensors file, or cut short ({error})"
+        ) from error
 
 
 def read_torch(path: Path) -> Any:
     try:
-        with torch.serialization.safe_globals(HARMLESS):
+        with torch.serialization.safe_globals(HARMLESS), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # remarks on unusual pickles; what cannot be read is an error below
             try:
                 return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
             except RuntimeError as error:
@@ -105,37 +118,30 @@ def read_torch(path: Path) -> Any:
                     raise
                 return torch.load(path, map_location="cpu", weights_only=True)  # a file of before torch 1.6
     except pickle.UnpicklingError as error:
-        reason = str(error)
-        if "GLOBAL" in reason or "Unsupported" in reason:
+        if found := re.search(r"GLOBAL ([\w.]+)", str(error)):
             raise ValueError(
-                f"--ckpt_path {path}: the file is refused, because reading it would run code that comes with it; "
-                f"convert it to safetensors where you trust it ({first_line(reason, containing='GLOBAL')})"
+                f"--ckpt_path {str(path)!r}: refused, because reading the file would run code that comes with it "
+                f"({found[1]}); ask for a file in the safetensors format"
             ) from error
-        raise ValueError(f"--ckpt_path {path}: not a PyTorch checkpoint, or damaged") from error
+        raise ValueError(f"--ckpt_path {str(path)!r}: not a PyTorch checkpoint, or damaged") from error
     except (RuntimeError, EOFError, KeyError, IndexError, AttributeError, TypeError, OSError, ValueError) as error:
         raise ValueError(
-            f"--ckpt_path {path}: not a PyTorch checkpoint, or cut short ({path.stat().st_size:,} bytes); "
-            f"fetch it again ({first_line(str(error))})"
+            f"--ckpt_path {str(path)!r}: not a PyTorch checkpoint, or cut short ({path.stat().st_size:,} bytes); "
+            f"fetch it again"
         ) from error
-
-
-def first_line(text: str, *, containing: str = "") -> str:
-    """The first line of `text`, or the first one with `containing` in it, cut to a readable length."""
-    lines = text.strip().splitlines() or [""]
-    return next((line for line in lines if containing in line), lines[0]).strip()[:200]
 
 
 def missing_file_message(path: Path) -> str:
     for name, model in PUBLISHED.items():
         if path.parts[-2:] == Path(model.path).parts[-2:]:
             return (
-                f"--ckpt_path {path}: there is no such file; it is published at "
+                f"--ckpt_path {str(path)!r}: there is no such file; it is published at "
                 f"https://huggingface.co/{model.repository} ({model.filename}), and "
                 f"'python scripts/download_models.py {name}' fetches it to {model.path}"
             )
     names = ", ".join(PUBLISHED)
     return (
-        f"--ckpt_path {path}: there is no such file; "
+        f"--ckpt_path {str(path)!r}: there is no such file; "
         f"'python scripts/download_models.py NAME' fetches a published one ({names})"
     )
 

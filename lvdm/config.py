@@ -1,6 +1,7 @@
 """From a YAML file to a model: reading, an allow-list of what `target:` may name, and loading with weights."""
 
 from collections.abc import Mapping
+from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -27,16 +28,16 @@ CONFIGS = Path(__file__).parent.parent / "configs"
 
 def read_config(path: str | Path) -> dict[str, Any]:
     """A YAML file as plain dicts and lists; FileNotFoundError or ValueError name --config and the file."""
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"--config {path}: there is no such file")
+    where = f"--config {str(path)!r}"
     try:
         content = OmegaConf.to_container(OmegaConf.load(path), resolve=True)
-    except (yaml.YAMLError, OmegaConfBaseException, UnicodeDecodeError) as error:
+    except FileNotFoundError:
+        raise FileNotFoundError(f"{where}: there is no such file") from None
+    except (OSError, ValueError, yaml.YAMLError, OmegaConfBaseException) as error:
         reason = " ".join(str(error).split())
-        raise ValueError(f"--config {path}: not a YAML file that can be read ({reason})") from error
+        raise ValueError(f"{where}: not a YAML file that can be read ({reason})") from error
     if not isinstance(content, dict):
-        raise ValueError(f"--config {path}: a mapping is expected at the top, such as 'model: ...'")
+        raise ValueError(f"{where}: a mapping is expected at the top, such as `model: ...`")
     return content
 
 
@@ -47,9 +48,12 @@ def instantiate_from_config(config: Mapping) -> nn.Module:
         raise ValueError(f"--config: target is {target!r}, allowed are {', '.join(sorted(ALLOWED_TARGETS))}")
     module, name = target.rsplit(".", 1)
     try:
-        return getattr(import_module(module), name)(**config.get("params", {}))
-    except TypeError as error:
-        raise ValueError(f"--config: the params of {target} do not fit it: {error}") from error
+        return getattr(import_module(module), name)(**(config.get("params") or {}))
+    except (TypeError, KeyError, ArithmeticError, RuntimeError, ValueError) as error:
+        if str(error).startswith("--config"):  # of a part of this model, and said already
+            raise
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise ValueError(f"--config: the params of {target} do not fit it: {reason}") from error
 
 
 def load_model(
@@ -58,7 +62,7 @@ def load_model(
     """The model of a YAML file with the weights of a checkpoint, ready to sample.
 
     It is built without memory of its own and takes over the file's tensors, memory-mapped; each is then moved to
-    `device`, the U-Net's in `unet_dtype`, all else in fp32.
+    `device`, the U-Net's in `unet_dtype`, all else in fp32. The noise schedule is computed, not read.
 
     Raises:
         FileNotFoundError, ValueError: as `read_config`, `read_state_dict` and `instantiate_from_config`.
@@ -71,9 +75,14 @@ def load_model(
     except WrongCheckpointError as error:
         fitting = fitting_config(state)
         advice = f"; it fits --config {fitting}" if fitting else ""
-        message = f"--ckpt_path {ckpt_path}: does not fit --config {config}: {error}{advice}"
+        message = f"--ckpt_path {str(ckpt_path)!r}: does not fit --config {str(config)!r}: {error}{advice}"
         raise WrongCheckpointError(message) from error
+    del state
     model.unet.to(device, unet_dtype)
+    # A second mapping for the rest lets go of the pages of the file that the U-Net was converted from.
+    rest = {name: tensor for name, tensor in read_state_dict(ckpt_path).items() if not name.startswith("model.")}
+    tables = model.fresh_tables()  # a file in half precision has rounded them
+    model.load_state_dict(rest | tables, strict=False, assign=True)
     for module in model.children():
         if module is not model.model:
             module.to(device, torch.float32)
@@ -85,7 +94,7 @@ def build_on_meta(config: str | Path) -> nn.Module:
     """The model of a YAML file, with shapes but no weights."""
     content = read_config(config)
     if "model" not in content:
-        raise ValueError(f"--config {config}: there is no section 'model'")
+        raise ValueError(f"--config {str(config)!r}: there is no section `model:`")
     with torch.device("meta"):
         return instantiate_from_config(content["model"])
 
@@ -93,6 +102,7 @@ def build_on_meta(config: str | Path) -> nn.Module:
 def fitting_config(state: Mapping[str, torch.Tensor]) -> Path | None:
     """The shipped inference config whose model has exactly the keys and shapes of `state`."""
     for config in sorted(CONFIGS.glob("inference_*.yaml")):
-        if not Differences.between(build_on_meta(config).state_dict(), state):
-            return config.relative_to(CONFIGS.parent)
+        with suppress(ValueError):  # a config of the user's own may be unfinished
+            if not Differences.between(build_on_meta(config).state_dict(), state):
+                return config.relative_to(CONFIGS.parent)
     return None

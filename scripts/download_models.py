@@ -18,7 +18,7 @@ def main() -> None:
     parser.add_argument("name", choices=PUBLISHED, help="which model")
     arguments = parser.parse_args()
     model = PUBLISHED[arguments.name]
-    target = Path(model.path)
+    target = Path(__file__).parent.parent / model.path
     if target.exists():
         print(f"{target} is there already")
         return

@@ -88,7 +88,7 @@ def test_missing_file_says_where_it_is_published():
         FileNotFoundError, match=r"--ckpt_path .*base_512_v2/model.ckpt.*VideoCrafter2.*download_models"
     ):
         read_state_dict("videocrafter_models/base_512_v2/model.ckpt")
-    with pytest.raises(FileNotFoundError, match=r"--ckpt_path nowhere.ckpt.*download_models.py NAME"):
+    with pytest.raises(FileNotFoundError, match=r"--ckpt_path 'nowhere.ckpt'.*download_models.py NAME"):
         read_state_dict("nowhere.ckpt")
 
 
@@ -135,6 +135,21 @@ def test_code_in_a_pickle_is_refused_and_not_run(tmp_path, plain_pickle):
     assert not marker.exists()
 
 
+def test_schedule_is_computed_not_read(tmp_path):
+    """A file in half precision has rounded betas; sampling must not."""
+    model = instantiate_from_config(read_config(TINY)["model"])
+    torch.save({name: tensor.bfloat16() for name, tensor in model.state_dict().items()}, tmp_path / "model.ckpt")
+    loaded = load_model(TINY, tmp_path / "model.ckpt", device=torch.device("cpu"))
+    assert torch.equal(loaded.alphas_cumprod, model.alphas_cumprod)
+
+
+def test_safetensors_under_another_name_and_folders(tiny_state, tmp_path):
+    safetensors.torch.save_file({"a": torch.zeros(2)}, tmp_path / "model.ckpt")
+    assert torch.equal(read_state_dict(tmp_path / "model.ckpt")["a"], torch.zeros(2))
+    with pytest.raises(ValueError, match="folder"):
+        read_state_dict(tmp_path)
+
+
 def test_files_without_weights(tmp_path):
     for content in ({"a": 1}, [torch.zeros(1)], {"state_dict": {}}):
         torch.save(content, tmp_path / "model.ckpt")
@@ -151,8 +166,10 @@ def test_files_without_weights(tmp_path):
         ("model: [1, 2", "not a YAML file"),
         ("model: ${nowhere}", "not a YAML file"),
         ("- 1", "a mapping is expected"),
-        ("inference: {}", "no section 'model'"),
+        ("inference: {}", "no section `model:`"),
         ("model: {target: lvdm.models.ddpm3d.LatentDiffusion, params: {strange: 1}}", "strange"),
+        ("model: {target: lvdm.models.ddpm3d.LatentDiffusion, params: null}", "missing"),
+        ("model: {target: lvdm.models.autoencoder.AutoencoderKL, params: {ddconfig: {ch: 0}}}", "ddconfig|missing"),
     ],
 )
 def test_bad_configs(tmp_path, text, expected):

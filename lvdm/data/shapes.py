@@ -4,7 +4,8 @@
       {moving right|moving left|moving up|moving down|spinning|pulsing}
       on a {black|white|gray|pink|cyan} background
 
-Every shape is lit from one side: half of it is darker. That makes rotation visible on a circle too. What leaves the
+Every shape is lit from one side: half of it is darker. That makes rotation visible on a circle too; moving shapes have
+the bright half in front. What leaves the
 picture on one side comes in on the other at once, so a clip can be continued for any number of frames.
 """
 
@@ -97,10 +98,12 @@ class Pose:
 def trajectory(motion: str, frames: Tensor, *, x: float, y: float, phase: float) -> Pose:
     """The pose at each frame number in `frames` (N,), from (x, y) pixels on; `phase` in turns, for spin and pulse.
 
-    Shapes that do not spin stand upright; shapes that do not pulse have size 1.
+    Shapes that move have their upper side in front, so that a single frame shows where they are going. Others that do
+    not spin stand upright; shapes that do not pulse have size 1.
     """
     dx, dy = DIRECTIONS.get(motion, (0, 0))
-    turn = (SPIN * frames + 2 * math.pi * phase) if motion == "spinning" else torch.zeros_like(frames)
+    heading = math.atan2(dx, -dy)  # 0 is up, and for shapes that go nowhere
+    turn = (SPIN * frames + 2 * math.pi * phase) if motion == "spinning" else torch.full_like(frames, heading)
     wave = torch.sin(2 * math.pi * (frames / PULSE_PERIOD + phase)) if motion == "pulsing" else torch.zeros_like(frames)
     return Pose(x + SPEED * dx * frames, y + SPEED * dy * frames, turn, 1 + PULSE_DEPTH * wave)
 

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import islice
 from pathlib import Path
 
 import imageio.v3 as iio
@@ -56,9 +57,8 @@ class VideoFolder(Dataset):
 
     def read(self, file: Path) -> Tensor:
         """The clip (3, T, H, W) of one file."""
-        wanted = self.frames * self.stride
-        frames = [torch.from_numpy(frame[..., :3].copy()) for frame, _ in zip(iio.imiter(file), range(wanted))]  # noqa: B905 - stops at the shorter
-        frames = frames[:: self.stride]
+        read = islice(iio.imiter(file), 0, self.frames * self.stride, self.stride)
+        frames = [torch.from_numpy(frame[..., :3].copy()) for frame in read]
         if len(frames) < self.frames:
             raise ValueError(f"{file}: {len(frames)} frames at stride {self.stride}, {self.frames} are needed")
         video = torch.stack(frames).permute(0, 3, 1, 2).float() / 127.5 - 1  # (T, 3, H', W')

@@ -2,8 +2,8 @@
 
 import json
 import os
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from hashlib import sha256
 from pathlib import Path
 
@@ -52,26 +52,22 @@ def base_clip_key(options: Options, noise: KeyedNoise, *, digest: str) -> dict:
     }
 
 
-@dataclass(frozen=True)
-class LatentCache:
-    """Base clips on disk, below `folder`, by everything that changes them: a hit changes nothing but the time."""
+def cached_base_clip(key: Mapping, folder: Path, *, device: torch.device, sample: Callable[[], Tensor]) -> Tensor:
+    """The base clip of `key` from `folder`, or sampled and put there: a hit changes nothing but the time.
 
-    folder: Path
-
-    def path(self, key: Mapping) -> Path:
-        text = json.dumps(dict(key), sort_keys=True, default=str)
-        return self.folder / f"{sha256(text.encode('utf-8', 'surrogatepass')).hexdigest()[:32]}.safetensors"
-
-    def load(self, key: Mapping, *, device: torch.device) -> Tensor | None:
-        """The clip, or None if it is not there or cannot be read."""
-        try:
-            return load_file(self.path(key))["latents"].to(device)
-        except (FileNotFoundError, SafetensorError, KeyError):
-            return None
-
-    def save(self, key: Mapping, latents: Tensor) -> None:
-        path = self.path(key)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(f".{path.stem}.{os.getpid()}.partial")  # processes may sample the same clip
+    A file that cannot be read is sampled anew and replaced. OSError if the clip cannot be written.
+    """
+    text = json.dumps(dict(key), sort_keys=True, default=str)
+    path = folder / f"{sha256(text.encode('utf-8', 'surrogatepass')).hexdigest()[:32]}.safetensors"
+    with suppress(OSError, SafetensorError, KeyError):
+        return load_file(path)["latents"].to(device)
+    latents = sample()
+    partial = path.with_name(f".{path.stem}.{os.getpid()}.partial")  # processes may sample the same clip
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
         save_file({"latents": latents.contiguous().cpu()}, partial)
         os.replace(partial, path)
+    except (OSError, SafetensorError) as error:
+        partial.unlink(missing_ok=True)
+        raise OSError(f"--output_dir: the base clip cannot be written to {path} ({error})") from error
+    return latents

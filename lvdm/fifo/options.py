@@ -10,17 +10,17 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import torch
-import yaml
-from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 
+from lvdm.config import read_config
 from lvdm.fifo.mode import Mode
 from lvdm.fifo.prompts import LARGEST, safe_experiment
+from lvdm.fifo.workers import has_bf16_units
+from lvdm.models.samplers.ddim import SPACINGS
 
 RESULTS = Path("results/videocraft_v2_fifo/random_noise")
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 FORMATS = ("gif", "mp4")
-SPACINGS = ("fifo", "videocrafter")
+
 INFERENCE_DEFAULTS = {"fps": 8, "output_fps": 10, "unconditional_guidance_scale": 12.0}  # where a config says nothing
 INFERENCE_TYPES = {
     "ckpt_path": str,
@@ -138,12 +138,12 @@ def check_writable(folder: Path) -> None:
         with tempfile.TemporaryFile(dir=folder):
             pass
     except (OSError, ValueError) as error:
-        raise ValueError(f"--output_dir {str(folder)!r}: cannot be written ({_one_line(error)})") from None
+        raise ValueError(f"--output_dir {str(folder)!r}: cannot be written ({one_line(error)})") from None
 
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
-        self.exit(2, f"error: {_one_line(message)}\n")
+        self.exit(2, f"error: {one_line(message)}\n")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -210,14 +210,9 @@ class _Model:
 
 def _read_model(path: Path) -> _Model:
     where = f"--config {str(path)!r}"
-    try:
-        config = OmegaConf.to_container(OmegaConf.load(path), resolve=True)
-    except FileNotFoundError:
-        raise FileNotFoundError(f"{where}: no such file") from None
-    except (OSError, ValueError, yaml.YAMLError, OmegaConfBaseException) as error:
-        raise ValueError(f"{where}: not a readable YAML config ({_one_line(error)})") from None
-    if not isinstance(config, dict) or not isinstance(config.get("model"), dict):
-        raise ValueError(f"{where}: it has no `model:` section")
+    config = read_config(path)
+    if not isinstance(config.get("model"), dict):
+        raise ValueError(f"{where}: there is no section `model:`")
     unet = "model.params.unet_config.params"
     ddconfig = "model.params.first_stage_config.params.ddconfig"
     vae_factor = 2 ** (len(_lookup(config, f"{ddconfig}.ch_mult", list, where)) - 1)
@@ -342,11 +337,14 @@ def _precision(name: str, device: str) -> str:
     if device == "cpu":
         if name == "fp16":
             raise ValueError("--precision 'fp16': not on a CPU (--device cpu); use fp32 or bf16")
-        return "fp32" if name == "auto" else name
+        if name == "auto":
+            return "bf16" if has_bf16_units() else "fp32"
+        return name
     if name == "auto":
         return "bf16" if torch.cuda.get_device_capability(device) >= (8, 0) else "fp16"
     return name
 
 
-def _one_line(message: object) -> str:
+def one_line(message: object) -> str:
+    """A message without line ends, for one line on stderr."""
     return " ".join(str(message).split())

@@ -55,7 +55,8 @@ def read_prompts(path: Path, *, experiment: str | None = None) -> list[Prompt]:
     entries = _plain(lines)
     if path.suffix.lower() == ".csv":
         first = next((line for line in lines if line.strip()), "")[:1000]
-        if not set(COLUMNS).isdisjoint(_names(next(csv.reader([first]), []))):
+        names = _names(next(csv.reader([first]), []))
+        if not set(COLUMNS).isdisjoint(names) and all(re.fullmatch(r"\w*", name) for name in names):
             entries = _table(path, lines)
     prompts = _number_repetitions(replace(entry, experiment=entry.experiment or experiment) for entry in entries)
     if not prompts:

@@ -47,8 +47,8 @@ def write_record(
 ) -> None:
     """Writes `path` as JSON, at once: it is never there in part.
 
-    seed, frames: as really used for this video. checkpoint_digest: of the checkpoint file, with the name of the
-    algorithm. seconds: the time that each stage of this video took; their sum and the time per frame are added.
+    seed, frames: as really used for this video. checkpoint_digest: SHA-256 of the checkpoint file.
+    seconds: the time that each stage of this video took; their sum and the time per frame are added.
     """
     record = {
         "prompt": prompt.text,

@@ -65,7 +65,8 @@ def open_sinks(
     """One sink for all files of a video: `name`.gif and .mp4 as `formats` say, `name`.png, and fifo/ with save_frames.
 
     frames: how many will be written; the contact sheet is laid out for them. fps: of the files. comment: what the
-    files say about themselves. The files appear when the block ends; with an exception they do not.
+    files say about themselves. The files appear when the block ends; with an exception they do not. What an earlier run
+    left here and this one was not asked for goes away then: all files of a folder are of one video.
     """
     with ExitStack() as stack:
         sinks: list[FrameSink] = [stack.enter_context(SheetSink(folder / f"{name}.png", frames=frames))]
@@ -76,6 +77,10 @@ def open_sinks(
         if save_frames:
             sinks.append(stack.enter_context(PngSink(folder / "fifo")))
         yield _All(sinks)
+    for other in {"gif", "mp4"}.difference(formats):
+        _remove(folder / f"{name}.{other}")
+    if not save_frames:
+        _remove(folder / "fifo")
 
 
 class Sink(ABC):

@@ -52,6 +52,8 @@ class AutoencoderKL(nn.Module):
     ):
         super().__init__()
         shape = AutoencoderShape(**ddconfig)
+        if not shape.double_z:
+            raise ValueError("AutoencoderKL: double_z: false is not supported; a posterior has a mean and a variance")
         self.downsampling = 2 ** (len(shape.ch_mult) - 1)
         self.encoder = Encoder(shape)
         self.decoder = Decoder(shape)

@@ -58,7 +58,8 @@ class LatentDiffusion(nn.Module):
     The parameters have the names of VideoCrafter's YAML files. `parameterization` is what the U-Net predicts: "eps" or
     "v". These concern training in the original program and change nothing here: first_stage_key, cond_stage_key,
     cond_stage_trainable, num_timesteps_cond, image_size, log_every_t, monitor, loss_type, use_ema, scale_by_std,
-    conditioning_key (always cross-attention) and uncond_type (always the empty text).
+    conditioning_key (always cross-attention), uncond_type (always the empty text), uncond_prob, only_model,
+    encoder_type, beta_schedule (always "linear"), clip_denoised, ckpt_path, ignore_keys and scheduler_config.
     """
 
     def __init__(
@@ -88,26 +89,40 @@ class LatentDiffusion(nn.Module):
         loss_type: str = "l2",
         use_ema: bool = False,
         scale_by_std: bool = False,
+        uncond_prob: float = 0.0,
+        only_model: bool = False,
+        encoder_type: str = "2d",
+        beta_schedule: str = "linear",
+        clip_denoised: bool = False,
+        ckpt_path: str | None = None,
+        ignore_keys: Sequence[str] = (),
+        scheduler_config: Mapping | None = None,
     ):
         super().__init__()
         if parameterization not in ("eps", "v"):
             raise ValueError(f"LatentDiffusion: parameterization is {parameterization!r}, allowed are 'eps' and 'v'")
+        if beta_schedule != "linear":
+            raise ValueError(f"LatentDiffusion: beta_schedule is {beta_schedule!r}, allowed is 'linear'")
         if scale_by_std:
             raise ValueError("LatentDiffusion: scale_by_std: true is not supported; give the factor as scale_factor")
         self.parameterization = parameterization
         self.channels = channels
         self.scale_factor = scale_factor
         self.use_scale = use_scale
-        tables = schedule_buffers(linear_betas(timesteps, start=linear_start, end=linear_end))
+        self.tables = schedule_buffers(linear_betas(timesteps, start=linear_start, end=linear_end))
         if use_scale:
-            tables["scale_arr"] = signal_scales(
+            self.tables["scale_arr"] = signal_scales(
                 timesteps, scale_a=scale_a, scale_b=scale_b, fix_scale_bug=fix_scale_bug
             )
-        for name, table in tables.items():
-            self.register_buffer(name, torch.tensor(table, dtype=torch.float32))
+        for name, table in self.fresh_tables().items():
+            self.register_buffer(name, table)
         self.model = DiffusionWrapper(unet_config)
         self.first_stage_model = instantiate_from_config(first_stage_config)
         self.cond_stage_model = instantiate_from_config(cond_stage_config)
+
+    def fresh_tables(self) -> dict[str, Tensor]:
+        """The schedule's buffers in fp32, computed from its parameters."""
+        return {name: torch.tensor(table, dtype=torch.float32) for name, table in self.tables.items()}
 
     @property
     def unet(self) -> nn.Module:

@@ -4,6 +4,7 @@ FIFO-Diffusion+: Q* = (1 - w) Q_decoder + w Q_encoder within one forward of the 
 tap on each paired attention's queries is attached on entering `reuse_queries` and removed on leaving it.
 """
 
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -34,8 +35,8 @@ class QueryReuse:
             raise ValueError(f"weight is {self.weight}, allowed are 0 to 1")
 
 
-class Memory:
-    """The queries that one encoder attention made last."""
+class Memory(threading.local):
+    """The queries that one encoder attention made last; every thread that runs the U-Net has its own."""
 
     queries: Tensor
 

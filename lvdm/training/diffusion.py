@@ -4,7 +4,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-import open_clip
 import torch
 from pytorch_lightning import LightningModule
 from torch import Tensor, nn
@@ -17,14 +16,16 @@ from lvdm.modules.attention import TemporalTransformer
 from lvdm.modules.networks.openaimodel3d import ResBlock, UNetModel
 from lvdm.training.optimization import Optimization, warmup_cosine
 
+TIMESTEPS = 1000  # of every VideoCrafter model's noise schedule
+
 
 @dataclass(frozen=True)
 class Objective:
     """What a step is trained on.
 
     Each clip is noised at one timestep, or, for a share of `diagonal`, at timesteps that rise from frame to frame as in
-    FIFO's queue (and as Diffusion Forcing, arXiv 2407.01392, trains all of them). `frames` frames of every clip of the
-    "frames" batch are trained on as pictures, without the temporal layers.
+    FIFO's queue (and as Diffusion Forcing, arXiv 2407.01392, trains all of them). `frames` frames of
+    every clip of the "frames" batch are trained on as pictures, without the temporal layers.
     """
 
     diagonal: float = 0.5
@@ -49,7 +50,7 @@ class DiffusionTraining(LightningModule):
         if "frames" in batch:
             frames = some_frames(batch["frames"], self.objective.frames)
             clips, count = frames["latents"].shape[0], frames["latents"].shape[2]
-            timesteps = torch.randint(1000, (clips, count), device=self.device)
+            timesteps = torch.randint(TIMESTEPS, (clips, count), device=self.device)
             with without_temporal_layers(self.model.unet):
                 losses["frames"] = self.loss(frames, timesteps)
         if "clips" in batch:
@@ -79,8 +80,7 @@ class DiffusionTraining(LightningModule):
         """Context (B, 1, 77, D) with some captions left out, for guidance."""
         kept = torch.rand(len(captions)) >= self.objective.caption_dropout
         texts = [caption if keep else "" for caption, keep in zip(captions, kept.tolist(), strict=True)]
-        tokens = open_clip.tokenize(texts)
-        return self.model.cond_stage_model.encode_tokens(tokens)[:, None]
+        return self.model.encode_text(texts)
 
     @torch.no_grad()
     def sample_sheet(self, captions: list[str], shape: tuple[int, int, int, int], *, steps: int = 16) -> Tensor:
@@ -110,11 +110,11 @@ def clip_timesteps(clips: int, length: int, *, diagonal: float, device: torch.de
     A diagonal rises by 8 to 32 timesteps a frame (8 to 2 partitions of a 16-frame model) and may begin below 0, where
     it is cut: those frames are the clean ones that lookahead puts in front.
     """
-    constant = torch.randint(1000, (clips, 1), device=device).expand(-1, length)
+    constant = torch.randint(TIMESTEPS, (clips, 1), device=device).expand(-1, length)
     slope = torch.empty(clips, 1, device=device).uniform_(8, 32)
     reach = slope * (length - 1)
-    start = -reach + torch.rand(clips, 1, device=device) * (999 + reach)
-    rising = (start + slope * torch.arange(length, device=device)).clamp(0, 999).long()
+    start = -reach + torch.rand(clips, 1, device=device) * (TIMESTEPS - 1 + reach)
+    rising = (start + slope * torch.arange(length, device=device)).clamp(0, TIMESTEPS - 1).long()
     chosen = torch.rand(clips, 1, device=device) < diagonal
     return torch.where(chosen, rising, constant)
 

@@ -1,7 +1,7 @@
 """One training run from a configuration: data, module, trainer, and the model that comes out of it."""
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -70,8 +70,11 @@ class Training:
     def __post_init__(self):
         if self.stage not in ("autoencoder", "diffusion"):
             raise ValueError(f"stage is {self.stage!r}, allowed are 'autoencoder' and 'diffusion'")
-        if self.data.get("kind") not in DATASETS:
-            raise ValueError(f"data.kind is {self.data.get('kind')!r}, allowed are {', '.join(DATASETS)}")
+        kind = self.data.get("kind") if isinstance(self.data, dict) else None
+        if kind not in DATASETS:
+            raise ValueError(f"data.kind is {kind!r}, allowed are {', '.join(DATASETS)}")
+        if self.frames <= 0 and (self.clips <= 0 or self.stage == "autoencoder"):
+            raise ValueError(f"clips is {self.clips} and frames {self.frames}: a step would see nothing")
 
     @classmethod
     def from_yaml(cls, path: str | Path) -> "Training":
@@ -129,7 +132,7 @@ def train(training: Training) -> Path:
     model = instantiate_from_config(read_config(training.model_config)["model"])
     if training.init_from is not None:
         load_strictly(model, {name: value.float() for name, value in read_state_dict(training.init_from).items()})
-    data = DATASETS[training.data["kind"]](**{key: value for key, value in training.data.items() if key != "kind"})
+    data = read_dataset(training.data)
     if training.stage == "autoencoder":
         module, batches, draw = autoencoder_stage(model, data, training)
     else:
@@ -142,7 +145,7 @@ def train(training: Training) -> Path:
         precision=training.hardware.precision,
         gradient_clip_val=1.0,
         logger=CSVLogger(output, name="log"),
-        log_every_n_steps=20,
+        log_every_n_steps=min(20, training.optimization.steps),
         enable_model_summary=False,
         callbacks=[
             EMAWeightAveraging(decay=training.ema_decay, use_buffers=False),
@@ -154,16 +157,27 @@ def train(training: Training) -> Path:
     last = output / "last.ckpt"
     trainer.fit(module, batches, ckpt_path=last if last.exists() else None)
     finished = output / "model.ckpt"
+    trainer.save_checkpoint(last)  # all processes take part
     if trainer.is_global_zero:
+        # The weights in a Lightning checkpoint are the averaged ones, also those of a run that was complete before.
+        module.load_state_dict(read_state_dict(last))
         save_half(model, finished)
     return finished
+
+
+def read_dataset(data: Mapping) -> Dataset:
+    """The data set of a training config's `data` section."""
+    try:
+        return DATASETS[data["kind"]](**{key: value for key, value in data.items() if key != "kind"})
+    except TypeError as error:
+        raise ValueError(f"data of kind {data['kind']!r}: {error}") from error
 
 
 def autoencoder_stage(model: LatentDiffusion, data: Dataset, training: Training) -> tuple:
     module = AutoencoderTraining(
         model.first_stage_model, optimization=training.optimization, loss=training.reconstruction
     )
-    shown = torch.stack([data[index]["video"] for index in range(8)])
+    shown = torch.stack([data[index]["video"] for index in range(min(8, len(data)))])
     return module, batches_of(data, training.frames, training), lambda module: module.sample_sheet(shown)
 
 
@@ -194,5 +208,7 @@ def encoded_data(model: LatentDiffusion, data: Dataset, training: Training) -> L
 
 
 def batches_of(data: Dataset, size: int, training: Training) -> DataLoader:
-    """Batches of `size` items over all devices together."""
+    """Batches of `size` items over all devices together; ValueError if there are fewer items."""
+    if len(data) < size:
+        raise ValueError(f"a step takes {size} items (clips or frames in --config), but the data set has {len(data)}")
     return DataLoader(data, batch_size=max(1, size // training.hardware.devices), shuffle=True, drop_last=True)

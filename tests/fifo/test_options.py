@@ -7,6 +7,7 @@ import yaml
 
 from lvdm.fifo.mode import Mode
 from lvdm.fifo.options import check_writable, parse_args
+from lvdm.fifo.workers import has_bf16_units
 
 INFERENCE = {
     "ckpt_path": "videocrafter_models/tiny_t2v/model.ckpt",
@@ -61,7 +62,8 @@ def test_defaults(folder):
     assert (options.num_processes, options.rank) == (1, 0)
     assert (options.experiment, options.formats) == ("t2v", ("gif",))
     assert (options.save_frames, options.save_queue, options.debug) == (False, False, False)
-    assert (options.device, options.precision) == ("cpu", "fp32")
+    assert options.device == "cpu"
+    assert options.precision == ("bf16" if has_bf16_units() else "fp32")
     assert options.results_root == Path("results/videocraft_v2_fifo/random_noise")
     for key, value in INFERENCE.items():
         assert getattr(options, key) == (Path(value) if isinstance(value, str) else value)
@@ -135,7 +137,7 @@ def test_device_and_precision(folder, monkeypatch):
         "--num_processes 4 --rank 3": ("cuda:1", "fp16"),
         "--device cuda:1 --precision fp32": ("cuda:1", "fp32"),
         "--device cuda --precision fp16": ("cuda", "fp16"),
-        "--device cpu": ("cpu", "fp32"),
+        "--device cpu": ("cpu", "bf16" if has_bf16_units() else "fp32"),
     }
     for line, expected in resolved.items():
         options = parse(line)

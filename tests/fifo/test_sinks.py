@@ -246,12 +246,12 @@ def test_record(tmp_path, options):
     path = tmp_path / "new" / "try.1.json"
     seconds = {"base_clip": 1.5, "queue": 8.5}
     for _ in range(2):  # the second time over the first
-        write_record(path, options, prompt=prompt, seed=5, frames=20, checkpoint_digest="sha256:12", seconds=seconds)
+        write_record(path, options, prompt=prompt, seed=5, frames=20, checkpoint_digest="12ab", seconds=seconds)
     assert [entry.name for entry in path.parent.iterdir()] == ["try.1.json"]
     record = json.loads(path.read_text(encoding="utf-8"))
     assert (record["prompt"], record["seed"], record["frames"], record["repetition"]) == (prompt.text, 5, 20, 1)
     assert record["mode"] == record["options"]["mode"] == "t2v_TTqcache_attn1_weighted90"
-    assert record["model"] == {"config": "c.yaml", "checkpoint": "m.ckpt", "digest": "sha256:12"}
+    assert record["model"] == {"config": "c.yaml", "checkpoint": "m.ckpt", "digest": "12ab"}
     assert record["options"].keys() >= set(options.__dataclass_fields__)
     assert (record["options"]["output_dir"], record["options"]["num_inference_steps"]) == ("out", 64)
     assert record["seconds"] == {"base_clip": 1.5, "queue": 8.5, "total": 10.0, "per_frame": 0.5}

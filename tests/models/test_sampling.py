@@ -1,5 +1,7 @@
 """The schedule, base-clip sampling and the queue against the originals."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 import torch
@@ -8,6 +10,7 @@ from conftest import assert_agrees, golden, golden_json, with_golden_weights
 from lvdm.fifo.conditioning import Conditioning, GuidedDenoiser
 from lvdm.fifo.queue import LatentQueue
 from lvdm.fifo.sampler import denoise_queue
+from lvdm.fifo.workers import Workers
 from lvdm.models.ddpm3d import linear_betas, schedule_buffers, signal_scales
 from lvdm.models.samplers.ddim import DDIMSchedule, fifo_spacing, sample_clip, videocrafter_spacing
 from lvdm.modules.networks.openaimodel3d import UNetModel
@@ -62,6 +65,7 @@ def test_videocrafter_spacing_has_its_true_number_of_steps():
     assert len(spacing) == 67
     assert spacing[:3].tolist() == [1, 16, 31]
     assert spacing.max() < 1000
+    assert videocrafter_spacing(1008).diff().min() >= 0  # more steps than timesteps: every one of them
     assert not DDIMSchedule.from_tables(ACP, spacing, eta=0).ends_in_place
 
 
@@ -133,9 +137,20 @@ def test_window_batches_give_the_same(unet):
     queue = queue_of(vectors, schedule)
     noise = vectors["step_noise"][0][None]
     whole = denoise_queue(guided(unet, vectors), schedule, queue, noise=noise)
-    for size in (1, 3, 4):
-        parts = denoise_queue(guided(unet, vectors, window_batch=size), schedule, queue, noise=noise)
+    for rows in (1, 2, 6, 8):
+        parts = denoise_queue(guided(unet, vectors, workers=Workers(rows=rows)), schedule, queue, noise=noise)
         assert_agrees(parts.latents, whole.latents, 1e-4)
+
+
+def test_threads_give_the_same_with_a_q_cache(unet):
+    """Parts on two threads at once keep their queries apart."""
+    vectors = golden("fifo_qcache_unilatent_eta0.npz")
+    schedule = DDIMSchedule.from_tables(ACP, fifo_spacing(64), eta=0)
+    queue = queue_of(vectors, schedule)
+    with reuse_queries(unet, QueryReuse("TT", "attn1", 0.9)), ThreadPoolExecutor(2) as threads:
+        denoise = guided(unet, vectors, workers=Workers(2, 2, threads.map))
+        queue = denoise_queue(denoise, schedule, queue, noise=None)
+    assert_agrees(queue.latents[0], vectors["queue_after_pass"][0], 1e-4)
 
 
 def test_guidance_of_one_needs_no_unconditional_half(unet):
@@ -179,6 +194,27 @@ def test_queue_scale_changes_start_and_steps():
         for table in (None, SCALES)
     )
     np.testing.assert_allclose(scaled.latents.flatten(), plain.latents.flatten() * SCALES[fifo_spacing(16)], rtol=1e-6)
+    # A network that answers with the true noise (none): scaled signals arrive where the next level's scale says.
+    schedule = DDIMSchedule.from_tables(ACP, fifo_spacing(16), eta=0, signal_scales=SCALES)
+    after = denoise_queue(lambda x, timesteps: torch.zeros_like(x), schedule, scaled, noise=None)
+    below = (schedule.alphas_prev.sqrt() * schedule.scales_prev)[None, None, :, None, None]
+    torch.testing.assert_close(after.latents, below, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("rule", [QueryReuse("ST", "attn2", 0.9), QueryReuse("TT", "attn1", 0.5)])
+def test_fifo_with_relative_position_and_other_q_caches(rule):
+    """The kind of the 1024 model runs in the queue, and a Q-cache is felt."""
+    params = golden_json("small_t2v.json")["unet_config"]["params"]
+    relative = UNetModel(**params | {"use_relative_position": True, "temporal_conv": False})
+    relative = with_golden_weights(relative, "model.diffusion_model.")
+    vectors = golden("fifo_no_lookahead_eta1.npz")
+    schedule = DDIMSchedule.from_tables(ACP, fifo_spacing(64), eta=0)
+    queue = queue_of(vectors, schedule)
+    plain = denoise_queue(guided(relative, vectors), schedule, queue, noise=None)
+    with reuse_queries(relative, rule):
+        reused = denoise_queue(guided(relative, vectors), schedule, queue, noise=None)
+    assert reused.latents.isfinite().all()
+    assert (reused.latents - plain.latents).abs().max() > 1e-4
 
 
 @pytest.mark.parametrize(("f", "n", "stride"), [(2, 1, 1), (4, 1, 2), (4, 3, 4), (16, 4, 4), (16, 4, 16)])

@@ -13,14 +13,14 @@ if TYPE_CHECKING:
 Denoise = Callable[[Tensor, Tensor], Tensor]  # x (B, C, T, H, W), timesteps (B, T) -> the network's output, like x
 
 
-def fifo_spacing(steps: int, *, train_steps: int = 1000) -> Tensor:
+def fifo_spacing(steps: int, train_steps: int = 1000) -> Tensor:
     """`steps` timesteps evenly from 0 to the last one, (S,) int64: FIFO-Diffusion's spacing."""
     return torch.linspace(0, train_steps - 1, steps, dtype=torch.float64).round().long()
 
 
-def videocrafter_spacing(steps: int, *, train_steps: int = 1000) -> Tensor:
+def videocrafter_spacing(steps: int, train_steps: int = 1000) -> Tensor:
     """VideoCrafter's own spacing: every (train_steps // steps)-th timestep, from 1; these may be more than `steps`."""
-    return (torch.arange(0, train_steps, train_steps // steps) + 1).clamp(max=train_steps - 1)
+    return (torch.arange(0, train_steps, max(1, train_steps // steps)) + 1).clamp(max=train_steps - 1)
 
 
 SPACINGS = {"fifo": fifo_spacing, "videocrafter": videocrafter_spacing}
@@ -50,7 +50,7 @@ class DDIMSchedule:
         """The schedule of a model; `use_scale` honours the signal scales of a model that was trained with them."""
         return cls.from_tables(
             model.alphas_cumprod,
-            SPACINGS[spacing](steps),
+            SPACINGS[spacing](steps, len(model.alphas_cumprod)),
             eta=eta,
             parameterization=model.parameterization,
             signal_scales=model.scale_arr if use_scale and model.use_scale else None,

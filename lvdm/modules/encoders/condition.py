@@ -49,9 +49,8 @@ class FrozenOpenCLIPEmbedder(nn.Module):
 
     def encode_tokens(self, tokens: Tensor) -> Tensor:
         """Features (B, 77, D) of token ids (B, 77)."""
-        embedding = self.model.token_embedding.weight
-        x = self.model.token_embedding(tokens.to(embedding.device)) + self.model.positional_embedding  # (B, L, D)
-        length = x.shape[1]
+        embedding, length = self.model.token_embedding.weight, tokens.shape[1]
+        x = self.model.token_embedding(tokens.to(embedding.device)) + self.model.positional_embedding[:length]
         causal = x.new_full((length, length), float("-inf")).triu(1)
         blocks = self.model.transformer.resblocks
         for block in blocks[: len(blocks) - self.skipped_layers]:

@@ -118,7 +118,7 @@ class UNetModel(nn.Module):
     """Predicts noise (or v) in latent clips, each frame at a noise level of its own.
 
     The parameters have the names of VideoCrafter's YAML files; `norm_num_groups` is ours (32 there). `use_checkpoint`
-    (recompute activations in training) is accepted and not used.
+    (recompute activations in training) and `use_fp16` (--precision decides) may stand there and change nothing.
     """
 
     def __init__(
@@ -145,15 +145,27 @@ class UNetModel(nn.Module):
         addition_attention: bool = False,
         fps_cond: bool = False,
         norm_num_groups: int = 32,
+        dims: int = 2,
+        conv_resample: bool = True,
+        use_scale_shift_norm: bool = False,
+        resblock_updown: bool = False,
+        tempspatial_aware: bool = False,
+        use_fp16: bool = False,
     ):
         super().__init__()
-        if use_causal_attention or not temporal_selfatt_only:
-            raise ValueError(
-                "UNetModel: use_causal_attention: true and temporal_selfatt_only: false are not supported; "
-                "no published VideoCrafter model uses them"
-            )
+        unsupported = {
+            "use_causal_attention": use_causal_attention,
+            "temporal_selfatt_only: false": not temporal_selfatt_only,
+            "dims other than 2": dims != 2,
+            "conv_resample: false": not conv_resample,
+            "use_scale_shift_norm": use_scale_shift_norm,
+            "resblock_updown": resblock_updown,
+            "tempspatial_aware": tempspatial_aware,
+        }
+        if any(unsupported.values()):
+            named = ", ".join(name for name, asked in unsupported.items() if asked)
+            raise ValueError(f"UNetModel: not supported, as no published VideoCrafter model needs it: {named}")
         self.model_channels = model_channels
-        self.temporal_length = temporal_length
         self.fps_cond = fps_cond
         emb_channels = 4 * model_channels
         relative_positions = temporal_length if use_relative_position else None

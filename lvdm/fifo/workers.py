@@ -1,0 +1,49 @@
+"""Who runs the parts of a batch: one device, or the cores of a CPU, which each run a small U-Net best on their own."""
+
+import os
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+
+
+@dataclass(frozen=True)
+class Workers:
+    """`run` is a `map` that `count` workers share; each takes at most `rows` rows of a batch at a time (None: all)."""
+
+    count: int = 1
+    rows: int | None = None
+    run: Callable = map
+
+    def part(self, total: int) -> int:
+        """How many of `total` rows make a part, so that every worker gets its share."""
+        return min(self.rows or total, -(-total // self.count))
+
+
+ONE_DEVICE = Workers()
+
+
+@contextmanager
+def workers_of(device: torch.device, *, rows: int | None) -> Iterator[Workers]:
+    """A thread for each core on a CPU, in which torch uses that core alone; else the device itself.
+
+    rows: at most so many rows of a batch in a part; None leaves it to the device.
+    """
+    if device.type != "cpu":
+        yield Workers(rows=rows)
+        return
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    with ThreadPoolExecutor(cores, initializer=torch.set_num_threads, initargs=(1,)) as threads:
+        yield Workers(cores, rows or 4, threads.map)  # 4 rows of the embedded model stay in a core's cache
+
+
+def has_bf16_units() -> bool:
+    """Whether this CPU multiplies bf16 matrices in hardware (known for Linux on x86); else fp32 is the faster one."""
+    try:
+        with open("/proc/cpuinfo") as file:
+            flags = next((line for line in file if line.startswith("flags")), "")
+    except OSError:
+        return False
+    return not {"avx512_bf16", "amx_bf16"}.isdisjoint(flags.split())

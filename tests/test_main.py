@@ -1,0 +1,230 @@
+"""The real command on the embedded model: files, determinism, and errors before anything is written."""
+
+import json
+import os
+import pickle
+import subprocess
+import sys
+from pathlib import Path
+
+import imageio.v3 as iio
+import numpy as np
+import pytest
+import torch
+from conftest import ROOT
+
+import videocrafter_main
+
+SMALL = ["--video_length", "4", "-n", "2", "-l", "3", "--device", "cpu"]
+RED, BLUE = "a red circle moving right on a black background", "a blue star pulsing on a pink background"
+
+
+def command(*arguments: str | Path) -> int:
+    """Run the command in this process, from the repository's root; returns its exit status."""
+    before = Path.cwd()
+    os.chdir(ROOT)
+    try:
+        return videocrafter_main.main([str(argument) for argument in arguments])
+    except SystemExit as error:
+        return error.code
+    finally:
+        os.chdir(before)
+
+
+def prompt_file(folder: Path, *prompts: str, name: str = "prompts.txt") -> Path:
+    path = folder / name
+    path.write_text("\n".join(prompts), encoding="utf-8")
+    return path
+
+
+def frames_below(folder: Path) -> dict[str, bytes]:
+    """The bytes of every emitted frame below `folder`, by path."""
+    found = {str(path.relative_to(folder)): path.read_bytes() for path in folder.glob("*/*/fifo/*.png")}
+    assert found
+    return found
+
+
+def test_one_command_makes_every_file(tmp_path):
+    prompts = prompt_file(tmp_path, RED)
+    mode = "t2v_TTqcache_attn1_weighted90_unilatent"
+    arguments = [*SMALL, "-p", prompts, "-m", mode, "--formats", "gif", "mp4", "--save_frames", "--save_queue"]
+    finished = subprocess.run(
+        [sys.executable, "videocrafter_main.py", *map(str, arguments), "--output_dir", str(tmp_path / "out")],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert finished.returncode == 0, finished.stderr
+    (folder,) = (tmp_path / "out").glob(f"a_red_circle_moving_right_on_a_black_background-*/{mode}")
+    assert {path.name for path in folder.iterdir()} == {
+        f"{mode}.gif", f"{mode}.mp4", f"{mode}.png", f"{mode}.json", "origin.gif", "fifo", "queue",
+    }  # fmt: skip
+    assert sorted(path.name for path in (folder / "fifo").iterdir()) == ["00000.png", "00001.png", "00002.png"]
+    # 3 frames and 4 warm-up passes; 8 slots and 2 clean ones in front
+    assert len(list((folder / "queue").iterdir())) == (3 + 4) * (8 + 2)
+    for name in (f"{mode}.gif", f"{mode}.mp4"):
+        assert iio.imread(folder / name).shape == (3, 64, 96, 3)
+    assert iio.imread(folder / "origin.gif").shape == (4, 64, 96, 3)
+    record = json.loads((folder / f"{mode}.json").read_text())
+    assert record["prompt"] == RED
+    assert record["seed"] == 321
+    assert record["mode"] == mode
+    assert record["frames"] == 3
+    assert record["options"]["qcache_weight"] == 0.9
+    assert len(record["model"]["digest"]) >= 64
+
+
+def test_same_seed_same_frames_and_other_seed_other_frames(tmp_path):
+    prompts = prompt_file(tmp_path, RED)
+    for name, seed in (("first", 1), ("again", 1), ("other", 2)):
+        arguments = ["-p", prompts, "--seed", seed, "--save_frames", "--output_dir", tmp_path / name]
+        assert command(*SMALL, *arguments) == 0
+    first, again, other = (frames_below(tmp_path / name) for name in ("first", "again", "other"))
+    assert first == again
+    assert first.keys() == other.keys()
+    assert all(first[name] != other[name] for name in first)
+    # A second run in the same place finds the base clip in the cache: nothing but the time changes.
+    assert command(*SMALL, "-p", prompts, "--seed", 1, "--save_frames", "--output_dir", tmp_path / "first") == 0
+    assert frames_below(tmp_path / "first") == first
+    assert len(list((tmp_path / "first" / "latents").iterdir())) == 1
+
+
+def test_order_and_processes_change_nothing(tmp_path):
+    forward = prompt_file(tmp_path, RED, BLUE, RED, name="forward.txt")
+    backward = prompt_file(tmp_path, BLUE, RED, RED, name="backward.txt")
+    shared = ["--save_frames", *SMALL]
+    assert command("-p", forward, "--output_dir", tmp_path / "forward", *shared) == 0
+    assert command("-p", backward, "--output_dir", tmp_path / "backward", *shared) == 0
+    for rank in range(2):
+        ranks = ["--num_processes", 2, "--rank", rank]
+        assert command("-p", forward, "--output_dir", tmp_path / "two", *ranks, *shared) == 0
+    frames = frames_below(tmp_path / "forward")
+    assert frames == frames_below(tmp_path / "backward") == frames_below(tmp_path / "two")
+    folders = {Path(name).parts[0] for name in frames}
+    assert len(folders) == 3  # the same prompt twice: two places
+    assert len(set(frames.values())) == len(frames)  # and two videos
+
+
+def test_window_batches_make_the_same_video(tmp_path):
+    """Chunks of 1, 3 and n windows against one batch: at most one level of 255 from rounding."""
+    prompts = prompt_file(tmp_path, BLUE)
+    sizes = {"all": [], "1": ["--window_batch", 1], "3": ["--window_batch", 3], "n": ["--window_batch", 2]}
+    videos = {}
+    for name, size in sizes.items():
+        arguments = ["-p", prompts, "--precision", "fp32", "--save_frames", "--output_dir", tmp_path / name]
+        assert command(*SMALL, *arguments, *size) == 0
+        files = sorted((tmp_path / name).glob("*/*/fifo/*.png"))
+        videos[name] = np.stack([iio.imread(file) for file in files]).astype(int)
+    for name in ("1", "3", "n"):
+        assert abs(videos[name] - videos["all"]).max() <= 1
+
+
+def test_files_of_an_earlier_run_do_not_stay(tmp_path):
+    arguments = [*SMALL, "-p", prompt_file(tmp_path, RED), "--output_dir", tmp_path / "out"]
+    assert command(*arguments, "--save_frames", "--save_queue", "--formats", "gif", "mp4") == 0
+    assert command(*arguments, "--seed", 2, "--formats", "mp4") == 0
+    (folder,) = (tmp_path / "out").glob("*/t2v")
+    assert {path.name for path in folder.iterdir()} == {"t2v.mp4", "t2v.png", "t2v.json", "origin.gif"}
+
+
+def test_damaged_base_clip_is_sampled_anew(tmp_path):
+    arguments = [*SMALL, "-p", prompt_file(tmp_path, RED), "--output_dir", tmp_path / "out", "--save_frames"]
+    assert command(*arguments) == 0
+    before = frames_below(tmp_path / "out")
+    (cached,) = (tmp_path / "out" / "latents").iterdir()
+    cached.write_bytes(cached.read_bytes()[:100])
+    assert command(*arguments) == 0
+    assert frames_below(tmp_path / "out") == before
+
+
+def test_table_of_prompts(tmp_path):
+    table = prompt_file(
+        tmp_path, "prompt,seed,new_video_length,experiment", f"{RED},5,2,short", f"{BLUE},,,", name="prompts.csv"
+    )
+    assert command(*SMALL, "-p", table, "--output_dir", tmp_path / "out", "--save_frames") == 0
+    records = {path.parent.name: json.loads(path.read_text()) for path in (tmp_path / "out").glob("*/*/*.json")}
+    assert {name: (record["seed"], record["frames"]) for name, record in records.items()} == {
+        "short": (5, 2),
+        "t2v": (321, 3),
+    }
+
+
+def test_failed_run_leaves_nothing_half_written(tmp_path, capfd):
+    arguments = [*SMALL, "-p", prompt_file(tmp_path, RED), "--output_dir", tmp_path / "out"]
+    assert command(*arguments) == 0
+    (video,) = (tmp_path / "out").glob("*/t2v/t2v.gif")
+    video.unlink()
+    video.mkdir()  # in the way of the next run's file
+    assert command(*arguments) == 2
+    assert "t2v.gif" in capfd.readouterr().err
+    assert not list((tmp_path / "out").rglob("*partial*"))
+
+
+class Hostile:
+    def __init__(self, marker: str):
+        self.marker = marker
+
+    def __reduce__(self):
+        return os.mkdir, (self.marker,)
+
+
+BAD = [
+    (["-m", "t2v_sparkle"], ["--mode", "sparkle", "unilatent"]),
+    (["-m", "i2v"], ["--mode", "i2v", "no image"]),
+    (["-p", "nowhere.txt"], ["--prompt_file", "nowhere.txt"]),
+    (["-p", "{empty}"], ["--prompt_file", "empty.txt"]),
+    (["-p", "{no_column}"], ["--prompt_file", "prompt"]),
+    (["--height", "72"], ["--height", "72", "16"]),
+    (["--video_length", "5"], ["--video_length", "5"]),
+    (["--video_length", "18"], ["--video_length", "18", "16"]),
+    (["--num_inference_steps", "65"], ["--num_inference_steps", "65", "64"]),
+    (["-n", "0"], ["--num_partitions", "0"]),
+    (["--precision", "int8"], ["--precision", "int8", "bf16"]),
+    (["--ckpt_path", "{another}"], ["--ckpt_path", "another.ckpt", "missing"]),
+    (["--ckpt_path", "{truncated}"], ["--ckpt_path", "truncated.ckpt"]),
+    (["--ckpt_path", "{hostile}"], ["--ckpt_path", "hostile.ckpt"]),
+    (["--ckpt_path", "nowhere.ckpt"], ["--ckpt_path", "nowhere.ckpt"]),
+    (["--config", "{target}"], ["--config", "os.system", "allowed"]),
+    (["--output_dir", "{file}/below"], ["--output_dir", "below"]),
+    (["--unknown"], ["--unknown"]),
+]
+
+
+@pytest.mark.parametrize(("arguments", "expected"), BAD, ids=lambda value: " ".join(value))
+def test_bad_input_is_one_line_and_writes_nothing(tmp_path, capfd, arguments, expected):
+    tiny = ROOT / "videocrafter_models/tiny_t2v/model.ckpt"
+    places = {name: tmp_path / f"{name}.{suffix}" for name, suffix in
+              (("empty", "txt"), ("no_column", "csv"), ("another", "ckpt"), ("truncated", "ckpt"),
+               ("hostile", "ckpt"), ("target", "yaml"), ("file", "txt"))}  # fmt: skip
+    places["empty"].write_text("\n\n")
+    places["no_column"].write_text("seed,image\n1,a.png\n")
+    places["file"].write_text("a file, not a folder")
+    torch.save({"state_dict": {"a": torch.zeros(3)}}, places["another"])
+    places["truncated"].write_bytes(tiny.read_bytes()[:100_000])
+    places["hostile"].write_bytes(pickle.dumps({"state_dict": Hostile(str(tmp_path / "was run"))}))
+    text = (ROOT / "configs/inference_t2v_tiny.yaml").read_text()
+    places["target"].write_text(text.replace("torch.nn.Identity", "os.system").replace(
+        "lvdm.models.autoencoder.AutoencoderKL", "os.system"))  # fmt: skip
+    given = [argument.format(**places) for argument in arguments]
+    output = [] if "--output_dir" in given else ["--output_dir", tmp_path / "out"]
+    assert command(*given, *output, "--device", "cpu") == 2
+    error = capfd.readouterr().err.strip()
+    assert "\n" not in error
+    for part in expected:
+        assert part in error
+    assert not list(tmp_path.glob("out/*"))
+    assert not (tmp_path / "was run").exists()
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has CUDA")
+def test_cuda_asked_for_and_absent(tmp_path, capfd):
+    assert command("--device", "cuda", "--output_dir", tmp_path / "out") == 2
+    error = capfd.readouterr().err
+    assert "--device" in error
+    assert "cuda" in error
+
+
+def test_debug_shows_where_it_happened():
+    with pytest.raises(FileNotFoundError):
+        command("--debug", "--ckpt_path", "nowhere.ckpt")

@@ -1,0 +1,73 @@
+"""The README's commands and examples are ones that the program takes, and the code is as tidy as the tools can tell."""
+
+import re
+import shlex
+import subprocess
+import sys
+
+import pytest
+from conftest import ROOT
+
+from lvdm.fifo.mode import Mode
+from lvdm.fifo.options import parse_args
+from lvdm.fifo.prompts import read_prompts
+
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+BASH = "\n".join(re.findall(r"```bash\n(.*?)```", README, flags=re.DOTALL))
+COMMANDS = re.findall(r"python videocrafter_main\.py([^\n]*)", BASH)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_commands_are_taken(command, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    options = parse_args(shlex.split(command))
+    assert read_prompts(options.prompt_file, experiment=options.experiment)
+
+
+def test_there_are_commands():
+    assert "" in COMMANDS
+    assert len(COMMANDS) >= 4
+    assert "python -m pytest -q" in BASH
+    assert "python -m pytest -q" in (ROOT / ".ci/run").read_text()
+
+
+def test_scripts_exist_and_explain_themselves():
+    scripts = set(re.findall(r"scripts/\w+\.py", README))
+    assert scripts == {f"scripts/{path.name}" for path in (ROOT / "scripts").glob("*.py")}
+    for script in scripts:
+        finished = subprocess.run([sys.executable, script, "--help"], cwd=ROOT, capture_output=True, check=False)
+        assert finished.returncode == 0, script
+
+
+def test_csv_example_is_read(tmp_path):
+    (example,) = re.findall(r"```csv\n(.*?)```", README, flags=re.DOTALL)
+    (tmp_path / "prompts.csv").write_text(example, encoding="utf-8")
+    first, second = read_prompts(tmp_path / "prompts.csv", experiment="t2v")
+    assert (first.seed, first.new_video_length, first.experiment) == (7, 200, "long")
+    assert second.text == "a red circle, spinning"
+
+
+def test_every_word_of_the_table_of_modes_is_one():
+    table = README[README.index("## Modes") : README.index("## What a run writes")]
+    rows = [line.split("|")[1] for line in table.splitlines() if line.startswith("| `")]
+    words = [re.findall("`([^`]+)`", row) for row in rows]
+    assert len(words) == 5
+    for task in (*words[0], *words[1]):
+        assert Mode.parse(task).task == task
+    *qcaches, first, second = words[2]
+    for qcache in qcaches:
+        for attention in (first, second):
+            assert Mode.parse(f"t2v_{words[4][0]}_{qcache}{attention}_{words[3][0]}").unilatent
+
+
+def test_links_to_files_lead_somewhere():
+    for target in re.findall(r"\]\((?!https?:)([^)]+)\)", README):
+        assert (ROOT / target).is_file(), target
+
+
+@pytest.mark.parametrize("arguments", [["check"], ["format", "--check"]])
+def test_ruff(arguments):
+    finished = subprocess.run(
+        [sys.executable, "-m", "ruff", *arguments, "."], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert finished.returncode == 0, finished.stdout

@@ -1,0 +1,180 @@
+"""The training tool on a model of a few thousand weights: every stage runs, resumes, and hands its model on."""
+
+import csv
+import subprocess
+import sys
+from pathlib import Path
+
+import imageio.v3 as iio
+import numpy as np
+import pytest
+import torch
+import yaml
+from conftest import ROOT
+
+from lvdm.checkpoint import read_state_dict
+from lvdm.config import instantiate_from_config, load_model, read_config
+from lvdm.data.shapes import HELD_OUT_SCENES, SCENES, TRAINING_SCENES, Scene, ShapeClips
+from lvdm.data.videos import VideoFolder
+from lvdm.models.ddpm3d import LatentDiffusion
+from lvdm.training.diffusion import clip_timesteps, without_temporal_layers
+from lvdm.training.run import Training
+
+
+def write_configs(folder: Path) -> Path:
+    """A miniature of the embedded model, and training configs for it that write below `folder`."""
+    config = read_config(ROOT / "configs/inference_t2v_tiny.yaml")
+    params = config["model"]["params"]
+    params["unet_config"]["params"] |= {"model_channels": 8, "norm_num_groups": 4, "num_head_channels": 4}
+    params["unet_config"]["params"]["context_dim"] = 8
+    params["first_stage_config"]["params"]["ddconfig"] |= {"ch": 8, "norm_num_groups": 4}
+    params["cond_stage_config"]["params"]["arch"]["text_cfg"] |= {"width": 8, "heads": 2}
+    (folder / "model.yaml").write_text(yaml.safe_dump(config))
+    shared = {
+        "model_config": str(folder / "model.yaml"),
+        "data": {"kind": "shapes", "size": 8, "frames": 4, "height": 32, "width": 48},
+        "optimization": {"steps": 3, "warmup": 1},
+        "save_every": 2,
+        "sample_every": 3,
+        "hardware": {"accelerator": "cpu", "precision": "32-true"},
+    }
+    stages = {
+        "autoencoder": {"stage": "autoencoder", "frames": 4},
+        "frames": {"stage": "diffusion", "frames": 4, "objective": {"frames": 2}},
+        "clips": {"stage": "diffusion", "frames": 4, "clips": 2},
+    }
+    previous = None
+    for name, stage in stages.items():
+        stage = shared | stage | {"output": str(folder / name), "sample_captions": [SCENES[0].caption]}
+        if previous is not None:
+            stage["init_from"] = str(folder / previous / "model.ckpt")
+        (folder / f"{name}.yaml").write_text(yaml.safe_dump(stage))
+        previous = name
+    return folder
+
+
+def train(config: Path, *arguments: str) -> None:
+    finished = subprocess.run(
+        [sys.executable, "scripts/train.py", "--config", str(config), "--threads", "1", *arguments],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert finished.returncode == 0, finished.stderr
+
+
+def test_every_stage_trains_resumes_and_hands_on(tmp_path):
+    write_configs(tmp_path)
+    for name in ("autoencoder", "frames", "clips"):
+        train(tmp_path / f"{name}.yaml")
+        assert (tmp_path / name / "samples" / "000003.png").is_file()
+        assert (tmp_path / name / "log" / "version_0" / "metrics.csv").is_file()
+    loaded = load_model(tmp_path / "model.yaml", tmp_path / "clips" / "model.ckpt", device=torch.device("cpu"))
+    assert isinstance(loaded, LatentDiffusion)
+
+    frames, clips = (read_state_dict(tmp_path / name / "model.ckpt") for name in ("frames", "clips"))
+    temporal = [name for name in clips if "temopral_conv" in name and name.endswith("conv4.3.weight")]
+    assert all(not frames[name].any() for name in temporal)  # untouched by the frames stage
+    assert any(clips[name].any() for name in temporal)
+    first_stage = [name for name in clips if name.startswith("first_stage_model")]
+    assert all(torch.equal(frames[name], clips[name]) for name in first_stage)
+
+    train(tmp_path / "clips.yaml", "--steps", "5")  # goes on from step 3
+    with open(tmp_path / "clips" / "log" / "version_1" / "metrics.csv") as file:
+        assert [row["step"] for row in csv.DictReader(file)] == ["4"]
+    assert torch.load(tmp_path / "clips" / "last.ckpt", weights_only=False)["global_step"] == 5
+    before = read_state_dict(tmp_path / "clips" / "model.ckpt")
+    train(tmp_path / "clips.yaml", "--steps", "5")  # nothing is left to do: the averaged weights stay
+    after = read_state_dict(tmp_path / "clips" / "model.ckpt")
+    assert all(torch.equal(before[name], after[name]) for name in before)
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        ({"stage": "magic"}, "'magic'.*autoencoder"),
+        ({"data": {"kind": "dreams"}}, "'dreams'.*shapes"),
+        ({"batch": 3}, "batch"),
+        ({"optimization": {"speed": 1}}, "speed"),
+    ],
+)
+def test_bad_training_configs(tmp_path, change, expected):
+    write_configs(tmp_path)
+    config = yaml.safe_load((tmp_path / "clips.yaml").read_text()) | change
+    (tmp_path / "bad.yaml").write_text(yaml.safe_dump(config))
+    with pytest.raises(ValueError, match=expected):
+        Training.from_yaml(tmp_path / "bad.yaml")
+
+
+def test_shipped_training_configs_are_valid():
+    for path in sorted((ROOT / "configs").glob("train_*.yaml")):
+        training = Training.from_yaml(path)
+        assert instantiate_from_config(read_config(ROOT / training.model_config)["model"])
+
+
+def test_a_fifth_of_the_scenes_is_held_out_and_every_word_pair_is_trained():
+    assert len(SCENES) == 600
+    assert len(HELD_OUT_SCENES) == 120
+    assert not set(HELD_OUT_SCENES) & set(TRAINING_SCENES)
+    pairs = {(scene.color, scene.shape) for scene in TRAINING_SCENES}
+    assert len(pairs) == 20
+    assert len({(scene.shape, scene.motion) for scene in TRAINING_SCENES}) == 24
+    assert all(Scene.parse(scene.caption) == scene for scene in SCENES)
+    assert all(Scene.parse(ShapeClips(50)[index]["caption"]) in TRAINING_SCENES for index in range(50))
+
+
+def test_clips_go_on_for_ever_and_depend_on_their_number_alone():
+    short, long = ShapeClips(20, frames=4), ShapeClips(20, frames=200)
+    for index in (3, 17):
+        torch.testing.assert_close(short[index]["video"], long[index]["video"][:, :4])
+        covered = long[index]["mask"].sum((0, 2, 3))
+        assert covered.min() > 0  # always in sight
+        assert ShapeClips(20)[index]["caption"] == short[index]["caption"]
+
+
+def test_timesteps_of_clips():
+    torch.manual_seed(0)
+    constant = clip_timesteps(64, 16, diagonal=0.0, device=torch.device("cpu"))
+    assert (constant == constant[:, :1]).all()
+    rising = clip_timesteps(64, 16, diagonal=1.0, device=torch.device("cpu"))
+    assert (rising.diff(dim=1) >= 0).all()
+    assert rising.min() == 0
+    assert rising.max() == 999
+    assert (rising[:, -1] > rising[:, 0]).float().mean() > 0.9
+
+
+def test_without_temporal_layers_frames_do_not_see_one_another():
+    torch.manual_seed(0)
+    unet = instantiate_from_config(read_config(ROOT / "configs/inference_t2v_tiny.yaml")["model"]).unet.eval()
+    for parameter in unet.parameters():
+        parameter.data += 0.02 * torch.randn_like(parameter)
+    x, timesteps = torch.randn(1, 4, 3, 8, 12), torch.tensor([[10, 500, 900]])
+    context, fps = torch.randn(1, 1, 77, 64), torch.tensor([8])
+    keys = list(unet.state_dict())
+    with without_temporal_layers(unet):
+        together = unet(x, timesteps, context, fps)
+        alone = [unet(x[:, :, i : i + 1], timesteps[:, i : i + 1], context, fps) for i in range(3)]
+    torch.testing.assert_close(together, torch.cat(alone, dim=2), atol=1e-4, rtol=1e-4)
+    assert list(unet.state_dict()) == keys
+    assert (unet(x, timesteps, context, fps) - together).abs().max() > 1e-3
+
+
+def test_folder_of_videos(tmp_path):
+    frames = np.zeros((6, 40, 80, 3), np.uint8)
+    frames[:, :, 30:50] = 255  # a white bar that the centre cut keeps
+    frames[:, 0, 0, 0] = range(0, 240, 40)  # a GIF holds equal frames only once
+    iio.imwrite(tmp_path / "a.gif", frames)
+    (tmp_path / "a.txt").write_text("a white bar\n")
+    clip = VideoFolder(str(tmp_path), frames=3, height=32, width=32, stride=2)[0]
+    assert clip["video"].shape == (3, 3, 32, 32)
+    assert clip["caption"] == "a white bar"
+    assert clip["video"][:, :, :, 16].min() > 0.9
+    assert clip["video"][:, :, :, 0].max() < -0.9
+    with pytest.raises(ValueError, match="6 frames"):
+        VideoFolder(str(tmp_path), frames=7)[0]
+    (tmp_path / "a.txt").unlink()
+    with pytest.raises(FileNotFoundError, match=r"a\.txt"):
+        VideoFolder(str(tmp_path))[0]
+    with pytest.raises(FileNotFoundError, match="no video"):
+        VideoFolder(str(tmp_path / "nowhere"))[0]
