@@ -79,6 +79,9 @@ def load_model(
         raise WrongCheckpointError(message) from error
     del state
     model.unet.to(device, unet_dtype)
+    for module in model.unet.modules():
+        if isinstance(module, nn.Conv2d):
+            module.to(memory_format=torch.channels_last)  # the layout that samplers feed it in
     # A second mapping for the rest lets go of the pages of the file that the U-Net was converted from.
     rest = {name: tensor for name, tensor in read_state_dict(ckpt_path).items() if not name.startswith("model.")}
     tables = model.fresh_tables()  # a file in half precision has rounded them

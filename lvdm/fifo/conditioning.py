@@ -37,6 +37,8 @@ class GuidedDenoiser:
         halves = len(contexts)
         context = torch.cat([half.expand(len(x), -1, -1, -1) for half in contexts])
         rows = x.to(context.dtype).repeat(halves, 1, 1, 1, 1)
+        # Channels last: one layout for convolutions over space, convolutions over time and tokens, without copies.
+        rows = rows.contiguous(memory_format=torch.channels_last_3d)
         arguments = (rows, timesteps.repeat(halves, 1), context, self.conditioning.fps.expand(len(rows)))
         parts = (argument.split(self.workers.part(len(rows))) for argument in arguments)
         output = torch.cat(list(self.workers.run(self.unet, *parts))).float()

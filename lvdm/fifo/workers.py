@@ -35,8 +35,13 @@ def workers_of(device: torch.device, *, rows: int | None) -> Iterator[Workers]:
         yield Workers(rows=rows)
         return
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    with ThreadPoolExecutor(cores, initializer=torch.set_num_threads, initargs=(1,)) as threads:
-        yield Workers(cores, rows or 4, threads.map)  # 4 rows of the embedded model stay in a core's cache
+    own_threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # idle threads of this one would spin and take the workers' time
+    try:
+        with ThreadPoolExecutor(cores, initializer=torch.set_num_threads, initargs=(1,)) as threads:
+            yield Workers(cores, rows or 4, threads.map)  # 4 rows of the embedded model stay in a core's cache
+    finally:
+        torch.set_num_threads(own_threads)
 
 
 def has_bf16_units() -> bool:
