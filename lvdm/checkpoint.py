@@ -15,6 +15,7 @@ import omegaconf
 import safetensors.torch
 import torch
 from omegaconf.base import ContainerMetadata, Metadata
+from safetensors import SafetensorError
 from torch import Tensor, nn
 
 DEEPSPEED_PREFIX = "_forward_module."
@@ -101,7 +102,7 @@ def is_safetensors(path: Path) -> bool:
 def read_safetensors(path: Path) -> dict[str, Tensor]:
     try:
         return safetensors.torch.load_file(path)
-    except Exception as error:  # the library raises a class of its own that it does not export everywhere
+    except (SafetensorError, OSError) as error:
         raise ValueError(
             f"--ckpt_path {str(path)!r}: not a readable safetensors file, or cut short ({error})"
         ) from error

@@ -5,8 +5,8 @@
       on a {black|white|gray|pink|cyan} background
 
 Every shape is lit from one side: half of it is darker. That makes rotation visible on a circle too; moving shapes have
-the bright half in front. What leaves the
-picture on one side comes in on the other at once, so a clip can be continued for any number of frames.
+the bright half in front. What leaves the picture on one side comes in on the other at once, so a clip can be continued
+for any number of frames.
 """
 
 import math

@@ -181,7 +181,9 @@ def _parser() -> argparse.ArgumentParser:
     group = parser.add_argument_group("where and how to compute")
     group.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (default auto: CUDA, if any)")
     group.add_argument("--precision", choices=PRECISIONS, default="auto", help="default auto")
-    group.add_argument("--window_batch", type=int, help="windows in one forward, to save memory (default: all)")
+    group.add_argument(
+        "--window_batch", type=int, help="windows in one forward, to save memory (default: all; on a CPU 2)"
+    )
     group.add_argument("--num_processes", type=int, default=1, help="processes that share the prompt file (default 1)")
     group.add_argument("--rank", type=int, default=0, help="which of them this one is, from 0 (default 0)")
 
