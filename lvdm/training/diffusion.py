@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from lvdm.fifo.conditioning import Conditioning, GuidedDenoiser
 from lvdm.fifo.noise import KeyedNoise
 from lvdm.models.ddpm3d import LatentDiffusion
-from lvdm.models.samplers.ddim import DDIMSchedule, sample_clip
+from lvdm.models.samplers.ddim import DDIMSchedule, per_frame, sample_clip
 from lvdm.modules.attention import TemporalTransformer
 from lvdm.modules.networks.openaimodel3d import ResBlock, UNetModel
 from lvdm.training.optimization import Optimization, warmup_cosine
@@ -64,10 +64,10 @@ class DiffusionTraining(LightningModule):
         """The objective on latents (B, C, T, h, w) noised at `timesteps` (B, T)."""
         x0 = batch["latents"].float()
         noise = torch.randn_like(x0)
-        signal = self.model.sqrt_alphas_cumprod[timesteps][:, None, :, None, None]
-        spread = self.model.sqrt_one_minus_alphas_cumprod[timesteps][:, None, :, None, None]
+        signal = per_frame(self.model.sqrt_alphas_cumprod, timesteps)
+        spread = per_frame(self.model.sqrt_one_minus_alphas_cumprod, timesteps)
         if self.model.use_scale:
-            x0 = x0 * self.model.scale_arr[timesteps][:, None, :, None, None]
+            x0 = x0 * per_frame(self.model.scale_arr, timesteps)
         x = signal * x0 + spread * noise
         output = self.model.unet(x, timesteps, self.context(batch["caption"]), batch["fps"]).float()
         target = signal * noise - spread * x0 if self.model.parameterization == "v" else noise

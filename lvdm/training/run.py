@@ -18,6 +18,7 @@ from lvdm.config import instantiate_from_config, read_config
 from lvdm.data.latents import LatentClips, encode_clips, latent_deviation
 from lvdm.data.shapes import ShapeClips
 from lvdm.data.videos import VideoFolder
+from lvdm.fifo.sinks import to_uint8
 from lvdm.models.ddpm3d import LatentDiffusion
 from lvdm.training.autoencoder import AutoencoderTraining, ReconstructionLoss
 from lvdm.training.diffusion import DiffusionTraining, Objective
@@ -110,8 +111,7 @@ class Sheets(Callback):
         sheet = self.draw(module)
         module.train()
         self.folder.mkdir(parents=True, exist_ok=True)
-        picture = ((sheet.clamp(-1, 1) + 1) * 127.5).byte().permute(1, 2, 0).cpu().numpy()
-        imwrite(self.folder / f"{trainer.global_step:06d}.png", picture)
+        imwrite(self.folder / f"{trainer.global_step:06d}.png", to_uint8(sheet))
 
 
 class RankSeed(Callback):
