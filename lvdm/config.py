@@ -17,9 +17,11 @@ from lvdm.checkpoint import Differences, WrongCheckpointError, load_strictly, re
 ALLOWED_TARGETS = frozenset(
     {
         "lvdm.models.ddpm3d.LatentDiffusion",
+        "lvdm.models.ddpm3d.LatentVisualDiffusion",
         "lvdm.models.autoencoder.AutoencoderKL",
         "lvdm.modules.networks.openaimodel3d.UNetModel",
         "lvdm.modules.encoders.condition.FrozenOpenCLIPEmbedder",
+        "lvdm.modules.encoders.condition.FrozenOpenCLIPImageEmbedderV2",
         "torch.nn.Identity",
     }
 )

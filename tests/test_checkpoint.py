@@ -27,6 +27,7 @@ def tiny_state() -> dict[str, torch.Tensor]:
     [
         ("inference_t2v_512_v2.0", "t2v_512_v2"),
         ("inference_t2v_1024_v1.0", "t2v_1024_v1"),
+        ("inference_i2v_512_v1.0", "i2v_512_v1"),
     ],
 )
 def test_official_models_have_the_published_keys_in_order(config, keys):
@@ -38,7 +39,8 @@ def test_official_models_have_the_published_keys_in_order(config, keys):
 
 def test_shipped_configs_hold_the_official_parameters():
     official = json.loads((DATA / "official_params.json").read_text())
-    for name in ("inference_t2v_512_v2.0", "inference_t2v_1024_v1.0"):
+    assert len(official) == 3
+    for name in official:
         assert read_config(ROOT / "configs" / f"{name}.yaml")["model"] == official[name]["model"]
 
 

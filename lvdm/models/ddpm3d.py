@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from lvdm.config import instantiate_from_config
+from lvdm.modules.encoders.resampler import Resampler
 
 
 def linear_betas(timesteps: int, *, start: float, end: float) -> np.ndarray:
@@ -59,8 +60,11 @@ class LatentDiffusion(nn.Module):
     "v". These concern training in the original program and change nothing here: first_stage_key, cond_stage_key,
     cond_stage_trainable, num_timesteps_cond, image_size, log_every_t, monitor, loss_type, use_ema, scale_by_std,
     conditioning_key (always cross-attention), uncond_type (always the empty text), uncond_prob, only_model,
-    encoder_type, beta_schedule (always "linear"), clip_denoised, ckpt_path, ignore_keys and scheduler_config.
+    encoder_type, beta_schedule (always "linear"), clip_denoised, ckpt_path, ignore_keys, scheduler_config and
+    random_cond.
     """
+
+    takes_pictures = False
 
     def __init__(
         self,
@@ -97,6 +101,10 @@ class LatentDiffusion(nn.Module):
         ckpt_path: str | None = None,
         ignore_keys: Sequence[str] = (),
         scheduler_config: Mapping | None = None,
+        cond_img_config: Mapping | None = None,
+        finegrained: bool = False,
+        image_proj_model_params: Mapping | None = None,
+        random_cond: bool = False,
     ):
         super().__init__()
         if parameterization not in ("eps", "v"):
@@ -105,6 +113,13 @@ class LatentDiffusion(nn.Module):
             raise ValueError(f"LatentDiffusion: beta_schedule is {beta_schedule!r}, allowed is 'linear'")
         if scale_by_std:
             raise ValueError("LatentDiffusion: scale_by_std: true is not supported; give the factor as scale_factor")
+        if self.takes_pictures != (cond_img_config is not None):
+            asked = "needs" if self.takes_pictures else "has no use for"
+            raise ValueError(f"{type(self).__name__} {asked} cond_img_config, the encoder of pictures")
+        if self.takes_pictures and not finegrained:
+            raise ValueError(
+                "LatentVisualDiffusion: finegrained: false is not supported, as no published model needs it"
+            )
         self.parameterization = parameterization
         self.channels = channels
         self.scale_factor = scale_factor
@@ -119,6 +134,9 @@ class LatentDiffusion(nn.Module):
         self.model = DiffusionWrapper(unet_config)
         self.first_stage_model = instantiate_from_config(first_stage_config)
         self.cond_stage_model = instantiate_from_config(cond_stage_config)
+        if cond_img_config is not None:
+            self.embedder = instantiate_from_config(cond_img_config)
+            self.image_proj_model = Resampler(**(image_proj_model_params or {}))
 
     def fresh_tables(self) -> dict[str, Tensor]:
         """The schedule's buffers in fp32, computed from its parameters."""
@@ -148,3 +166,16 @@ class LatentDiffusion(nn.Module):
     @property
     def unet_dtype(self) -> torch.dtype:
         return next(self.model.parameters()).dtype
+
+
+class LatentVisualDiffusion(LatentDiffusion):
+    """A LatentDiffusion whose context may hold a picture, behind the text: with `cond_img_config`, `finegrained: true`.
+
+    `image_proj_model_params` are the Resampler's; official YAML files, which leave them out, mean its defaults.
+    """
+
+    takes_pictures = True
+
+    def encode_pictures(self, pictures: Tensor) -> Tensor:
+        """Image tokens (B, 1, 16, D) of pictures (B, 3, H, W) in [-1, 1] of any size, in the U-Net's dtype."""
+        return self.image_proj_model(self.embedder(pictures))[:, None].to(self.unet_dtype)

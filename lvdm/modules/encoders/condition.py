@@ -1,8 +1,10 @@
-"""Text encoders: OpenCLIP towers whose weights come with the model's checkpoint."""
+"""Encoders of texts and pictures: OpenCLIP towers whose weights come with the model's checkpoint."""
 
 from collections.abc import Mapping, Sequence
 
 import open_clip
+import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 
@@ -56,3 +58,62 @@ class FrozenOpenCLIPEmbedder(nn.Module):
         for block in blocks[: len(blocks) - self.skipped_layers]:
             x = block(x, attn_mask=causal)
         return self.model.ln_final(x)
+
+
+class FrozenOpenCLIPImageEmbedderV2(nn.Module):
+    """All tokens of the image tower's last layer, without its final norm.
+
+    The text tower's parameters outside its transformer stay, unused: checkpoints hold them. `version`, `device`,
+    `freeze`, `layer` and `antialias` may stand in official YAML files: weights come from the checkpoint, devices from
+    the caller, tokens are always all of the last layer's, and pictures are always blurred before they shrink.
+    """
+
+    def __init__(
+        self,
+        arch: str | Mapping = "ViT-H-14",
+        version: str | None = None,
+        device: str | None = None,
+        freeze: bool = True,
+        layer: str = "pooled",
+        antialias: bool = True,
+    ):
+        super().__init__()
+        self.model = clip_model(arch)
+        del self.model.transformer
+        self.model.attn_mask = None
+
+    def forward(self, pictures: Tensor) -> Tensor:
+        """Tokens (N, 1 + patches, D) of pictures (N, 3, H, W) in [-1, 1] of any size."""
+        visual = self.model.visual
+        x = visual.conv1(preprocess(pictures, *visual.image_size)).flatten(2).mT  # (N, patches, D)
+        x = torch.cat([visual.class_embedding.expand(len(x), 1, -1), x], dim=1)
+        return visual.transformer(visual.ln_pre(x + visual.positional_embedding))
+
+
+def preprocess(pictures: Tensor, height: int, width: int) -> Tensor:
+    """What CLIP's image tower sees of pictures (N, 3, H, W) in [-1, 1]: height x width, in CLIP's mean and deviation.
+
+    Pictures larger than that on either side are blurred first. The resizing is bicubic, corners stay corners, and what
+    it overshoots is not clamped.
+    """
+    factors = pictures.shape[2] / height, pictures.shape[3] / width
+    if max(factors) > 1:
+        down, across = (gaussian(factor, like=pictures) for factor in factors)
+        before = [len(across) // 2] * 2 + [len(down) // 2] * 2
+        kernel = (down[:, None] * across[None, :]).expand(3, 1, -1, -1)
+        pictures = F.conv2d(F.pad(pictures, before, mode="reflect"), kernel, groups=3)
+    pictures = F.interpolate(pictures, (height, width), mode="bicubic", align_corners=True)
+    mean, deviation = (
+        pictures.new_tensor(values)[:, None, None]
+        for values in (open_clip.OPENAI_DATASET_MEAN, open_clip.OPENAI_DATASET_STD)
+    )
+    return ((pictures + 1) / 2 - mean) / deviation
+
+
+def gaussian(factor: float, *, like: Tensor) -> Tensor:
+    """The blur (L,), L odd, before a side shrinks `factor` times; its sum is 1."""
+    sigma = max((factor - 1) / 2, 0.001)
+    length = int(max(4 * sigma, 3)) // 2 * 2 + 1  # an even length is made odd by one more
+    distance = torch.arange(length, device=like.device, dtype=like.dtype) - length // 2
+    weights = torch.exp(-distance.square() / (2 * sigma**2))
+    return weights / weights.sum()
