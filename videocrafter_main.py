@@ -31,7 +31,7 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 @torch.inference_mode()
 def run(options: Options) -> None:
     """Make the video of every prompt that is this process's share."""
-    prompts = read_prompts(options.prompt_file, experiment=options.experiment)
+    prompts = read_prompts(options.prompt_file, experiment=options.experiment, with_pictures=options.mode.from_picture)
     device = torch.device(options.device)
     model = load_model(options.config, options.ckpt_path, device=device, unet_dtype=DTYPES[options.precision])
     digest = file_digest(options.ckpt_path)
@@ -44,16 +44,18 @@ def run(options: Options) -> None:
 
 def make_video(model: LatentDiffusion, prompt: Prompt, options: Options, *, digest: str, workers: Workers) -> None:
     """One prompt: conditioning -> base clip -> latent queue -> diagonal denoising -> frames -> files."""
-    device, f, steps = model.betas.device, options.video_length, options.steps
+    device, f, steps, mode = model.betas.device, options.video_length, options.steps, options.mode
     seed = options.seed if prompt.seed is None else prompt.seed
     length = options.new_video_length if prompt.new_video_length is None else prompt.new_video_length
     folder = options.results_root / prompt.folder / prompt.experiment
     remark = comment(options, prompt, seed=seed)
     clock = Stopwatch()
 
-    conditioning = Conditioning(
-        *model.encode_text([prompt.text, ""]).split(1), fps=torch.tensor([options.fps], device=device)
-    )
+    conditioning = Conditioning.of_text(model, prompt.text, fps=options.fps)
+    picture = None
+    if prompt.picture is not None:
+        picture = prompt.picture.read(options.height, options.width, fit=options.image_fit)
+        conditioning = conditioning.with_picture(model.encode_pictures(picture.to(device)))
     denoise = GuidedDenoiser(model.unet, conditioning, options.unconditional_guidance_scale, workers)
     shape = model.latent_shape(options.height, options.width)
     noise = KeyedNoise(seed, prompt.text, prompt.repetition, shape, device)
@@ -64,7 +66,7 @@ def make_video(model: LatentDiffusion, prompt: Prompt, options: Options, *, dige
 
     if not options.save_queue:
         shutil.rmtree(folder / "queue", ignore_errors=True)  # of an earlier run
-    key = base_clip_key(options, noise, digest=digest)
+    key = base_clip_key(options, noise, digest=digest, picture=prompt.picture)
     clip = cached_base_clip(key, options.results_root / "latents", device=device, sample=sample)
     with GifSink(folder / "origin.gif", fps=options.output_fps, comment=remark) as origin:
         for frame in clip.unbind(2):
@@ -73,8 +75,10 @@ def make_video(model: LatentDiffusion, prompt: Prompt, options: Options, *, dige
 
     schedule = DDIMSchedule.of_model(model, steps, eta=options.eta, use_scale=options.queue_scale)
     stride = f // 2 if options.lookahead_denoising else f
-    start = LatentQueue.from_clip(clip, schedule, noise=noise, stride=stride, uniform=options.mode.unilatent)
-    rule = QueryReuse(*options.mode.qcache, options.qcache_weight) if options.mode.qcache else None
+    start = LatentQueue.from_clip(clip, schedule, noise=noise, stride=stride, uniform=mode.unilatent)
+    rule = QueryReuse(*mode.qcache, options.qcache_weight) if mode.qcache else None
+    if mode.seeded:
+        denoise = denoise.with_picture(model.encode_pictures(model.decode(clip[:, :, 0])))
     passes = steps - f + length  # the first steps - f of them are warm-up
     with ExitStack() as stack:
         stack.enter_context(reuse_queries(model.unet, rule))
@@ -87,13 +91,19 @@ def make_video(model: LatentDiffusion, prompt: Prompt, options: Options, *, dige
                 fps=options.output_fps,
                 comment=remark,
                 save_frames=options.save_frames,
+                picture=None if picture is None else to_uint8(picture[0]),
             )
         )
         slots = stack.enter_context(PngSink(folder / "queue", slots=start.slots)) if options.save_queue else None
         bar = stack.enter_context(tqdm(total=passes, desc="passes", leave=False))
-        for queue in islice(fifo(denoise, schedule, start, noise=noise), passes):
+        # `denoise` is looked up at each pass: with t2v_seed_ar it is another one after every frame.
+        queues = fifo(lambda x, timesteps: denoise(x, timesteps), schedule, start, noise=noise)
+        for queue in islice(queues, passes):
             if queue.head_frame >= 0:
-                video.write(to_uint8(model.decode(queue.head)[0]))
+                frame = model.decode(queue.head)
+                video.write(to_uint8(frame[0]))
+                if mode.reseeded:
+                    denoise = denoise.with_picture(model.encode_pictures(frame))
             if slots is not None:
                 for latent in queue.latents.unbind(2):
                     slots.write(to_uint8(model.decode(latent)[0]))

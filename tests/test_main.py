@@ -11,9 +11,12 @@ import imageio.v3 as iio
 import numpy as np
 import pytest
 import torch
-from conftest import ROOT
+from conftest import ROOT, with_golden_weights
+from PIL import Image
 
 import videocrafter_main
+from lvdm.checkpoint import save_half
+from lvdm.config import instantiate_from_config, read_config
 
 SMALL = ["--video_length", "4", "-n", "2", "-l", "3", "--device", "cpu"]
 RED, BLUE = "a red circle moving right on a black background", "a blue star pulsing on a pink background"
@@ -161,6 +164,91 @@ def test_failed_run_leaves_nothing_half_written(tmp_path, capfd):
     assert not list((tmp_path / "out").rglob("*partial*"))
 
 
+@pytest.fixture(scope="module")
+def visual_model(tmp_path_factory) -> list[str | Path]:
+    """Flags of a model that takes pictures, with weights that make every input felt."""
+    path = tmp_path_factory.mktemp("model") / "model.ckpt"
+    config = "configs/inference_i2v_tiny.yaml"
+    save_half(with_golden_weights(instantiate_from_config(read_config(ROOT / config)["model"]), ""), path)
+    return ["--config", config, "--ckpt_path", path, "--precision", "fp32", "--save_frames", *SMALL]
+
+
+def picture(path: Path, color: tuple[int, int, int]) -> Path:
+    Image.new("RGB", (120, 90), color).save(path)
+    return path
+
+
+def test_a_picture_is_in_the_video_and_in_what_it_says_of_itself(tmp_path, visual_model):
+    picture(tmp_path / "red;.png", (220, 20, 20))
+    picture(tmp_path / "blue.png", (20, 20, 220))
+    prompts = prompt_file(tmp_path, f"red;.png;{RED}", f"blue.png;{RED}")
+    arguments = [*visual_model, "-m", "i2v_TTqcache", "-p", prompts, "--output_dir"]
+    assert command(*arguments, tmp_path / "out") == 0
+    assert command(*arguments, tmp_path / "again") == 0
+    frames = frames_below(tmp_path / "out")
+    assert frames == frames_below(tmp_path / "again")
+    assert len(set(frames.values())) == len(frames) == 6  # the picture is felt
+    names = set()
+    for path in (tmp_path / "out").glob("*/*/i2v_TTqcache_attn1.json"):
+        image = json.loads(path.read_text())["image"]
+        names.add(Path(image["path"]).name)
+        assert image["digest"] == videocrafter_main.file_digest(image["path"])
+        tile = iio.imread(path.with_suffix(".png"))[40, 48]
+        assert abs(tile.astype(int) - Image.open(image["path"]).getpixel((5, 5))).max() <= 1
+    assert names == {"red;.png", "blue.png"}
+
+
+def test_seeding_changes_the_queue_and_not_the_base_clip(tmp_path, visual_model):
+    prompts = prompt_file(tmp_path, RED)
+    found = {}
+    for mode in ("t2v", "t2v_seed", "t2v_seed_ar"):
+        assert command(*visual_model, "-m", mode, "-p", prompts, "--output_dir", tmp_path) == 0
+        (folder,) = tmp_path.glob(f"*/{mode}")
+        found[mode] = [iio.imread(path) for path in sorted((folder / "fifo").iterdir())]
+        assert iio.imread(folder / "origin.gif", index=None).tolist() == iio.imread(
+            next(tmp_path.glob("*/t2v/origin.gif")), index=None
+        ).tolist()  # fmt: skip
+    assert len(list((tmp_path / "latents").iterdir())) == 1
+    assert not np.array_equal(found["t2v"][0], found["t2v_seed"][0])
+    # Until the first frame is out, both seeded modes have the same condition.
+    assert np.array_equal(found["t2v_seed"][0], found["t2v_seed_ar"][0])
+    assert not np.array_equal(found["t2v_seed"][1], found["t2v_seed_ar"][1])
+
+
+def test_one_table_serves_every_mode(tmp_path, visual_model):
+    picture(tmp_path / "red.png", (220, 20, 20))
+    table = prompt_file(tmp_path, "prompt,image", f"{RED},red.png", name="prompts.csv")
+    for mode in ("i2v", "t2v"):
+        assert command(*visual_model, "-m", mode, "-p", table, "--output_dir", tmp_path / mode) == 0
+    assert set(frames_below(tmp_path / "i2v").values()).isdisjoint(frames_below(tmp_path / "t2v").values())
+
+
+@pytest.mark.parametrize(
+    ("second", "expected"),
+    [
+        ("nowhere.png;a", ["'nowhere.png'", "no such picture"]),
+        ("just a prompt", ["';'"]),
+        (";a prompt", ["no picture"]),
+        ("red.png;", ["no prompt"]),
+        ("text.png;a", ["'text.png'", "cannot be read"]),
+        ("dot.png;a", ["'dot.png'", "1 x 1"]),
+        ("long.png;a", ["'long.png'", "20000 x 16"]),
+    ],
+)
+def test_bad_pictures_are_found_before_any_sampling(tmp_path, capfd, visual_model, second, expected):
+    picture(tmp_path / "red.png", (220, 20, 20))
+    (tmp_path / "text.png").write_text("no picture")
+    Image.new("L", (1, 1)).save(tmp_path / "dot.png")
+    Image.new("L", (20_000, 16)).save(tmp_path / "long.png")
+    prompts = prompt_file(tmp_path, f"red.png;{RED}", second)
+    assert command(*visual_model, "-m", "i2v", "-p", prompts, "--output_dir", tmp_path / "out") == 2
+    error = capfd.readouterr().err.strip()
+    assert "\n" not in error
+    for part in ["--prompt_file", "line 2", *expected]:
+        assert part in error
+    assert not (tmp_path / "out").exists()
+
+
 class Hostile:
     def __init__(self, marker: str):
         self.marker = marker
@@ -171,7 +259,8 @@ class Hostile:
 
 BAD = [
     (["-m", "t2v_sparkle"], ["--mode", "sparkle", "unilatent"]),
-    (["-m", "i2v"], ["--mode", "i2v", "no image"]),
+    (["-m", "i2v", "--config", "configs/inference_t2v_tiny.yaml"], ["--mode", "i2v", "no image", "inference_i2v_tiny"]),
+    (["--image_fit", "zoom"], ["--image_fit", "zoom", "crop"]),
     (["-p", "nowhere.txt"], ["--prompt_file", "nowhere.txt"]),
     (["-p", "{empty}"], ["--prompt_file", "empty.txt"]),
     (["-p", "{no_column}"], ["--prompt_file", "prompt"]),

@@ -16,6 +16,7 @@ from tqdm import tqdm
 from lvdm.config import read_config
 from lvdm.fifo.noise import KeyedNoise, Noise
 from lvdm.fifo.options import Options
+from lvdm.fifo.pictures import Picture
 from lvdm.models.samplers.ddim import DDIMSchedule, Denoise, sample_clip
 
 
@@ -34,9 +35,10 @@ def sample_base_clip(denoise: Denoise, schedule: DDIMSchedule, *, frames: int, n
     return x
 
 
-def base_clip_key(options: Options, noise: KeyedNoise, *, digest: str) -> dict:
+def base_clip_key(options: Options, noise: KeyedNoise, *, digest: str, picture: Picture | None) -> dict:
     """Everything that changes the base clip; `digest` is the checkpoint's."""
     return {
+        "picture": picture and (picture.digest, options.image_fit),
         "checkpoint": digest,
         "model": read_config(options.config)["model"],
         "noise": (noise.seed, noise.prompt, noise.repetition, noise.shape),

@@ -63,6 +63,21 @@ class Mode:
         """Whether the model must take image tokens: a picture of the user's, or frames of the video itself."""
         return self.task != "t2v"
 
+    @property
+    def from_picture(self) -> bool:
+        """Whether each prompt comes with a picture."""
+        return self.task == "i2v"
+
+    @property
+    def seeded(self) -> bool:
+        """Whether the queue is conditioned on the base clip's first frame."""
+        return self.task in ("t2v_seed", "t2v_seed_ar")
+
+    @property
+    def reseeded(self) -> bool:
+        """Whether each finished frame becomes the condition of those that follow."""
+        return self.task == "t2v_seed_ar"
+
 
 def _fault(word: str, text: str) -> str:
     if word in ATTENTIONS:

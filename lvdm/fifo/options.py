@@ -13,6 +13,7 @@ import torch
 
 from lvdm.config import read_config
 from lvdm.fifo.mode import Mode
+from lvdm.fifo.pictures import FITS
 from lvdm.fifo.prompts import LARGEST, safe_experiment
 from lvdm.fifo.workers import has_bf16_units
 from lvdm.models.samplers.ddim import SPACINGS
@@ -20,6 +21,8 @@ from lvdm.models.samplers.ddim import SPACINGS
 RESULTS = Path("results/videocraft_v2_fifo/random_noise")
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 FORMATS = ("gif", "mp4")
+EMBEDDED = Path("configs/inference_t2v_tiny.yaml")
+EMBEDDED_WITH_PICTURES = Path("configs/inference_i2v_tiny.yaml")
 
 INFERENCE_DEFAULTS = {"fps": 8, "output_fps": 10, "unconditional_guidance_scale": 12.0}  # where a config says nothing
 INFERENCE_TYPES = {
@@ -45,6 +48,7 @@ class Options:
     height: int  # pixels
     width: int  # pixels
     fps: int  # that the model is told
+    image_fit: str  # one of FITS
     # the model
     config: Path
     ckpt_path: Path
@@ -90,6 +94,8 @@ def parse_args(argv: Sequence[str]) -> Options:
     """
     args = _parser().parse_args(argv)
     mode = Mode.parse(args.mode)
+    if args.config is None:
+        args.config = EMBEDDED_WITH_PICTURES if mode.needs_image else EMBEDDED
     model = _read_model(args.config)
     for key, value in model.defaults.items():
         if getattr(args, key) is None:
@@ -106,6 +112,7 @@ def parse_args(argv: Sequence[str]) -> Options:
         height=args.height,
         width=args.width,
         fps=args.fps,
+        image_fit=args.image_fit,
         config=args.config,
         ckpt_path=Path(_needed(args, "ckpt_path")),
         video_length=args.video_length,
@@ -156,15 +163,20 @@ def _parser() -> argparse.ArgumentParser:
 
     group = parser.add_argument_group("what to make")
     group.add_argument("--mode", "-m", default="t2v", help="e.g. t2v_TTqcache_attn1_weighted90_unilatent (default t2v)")
-    group.add_argument("--prompt_file", "-p", help=".txt with a prompt a line, or .csv with a `prompt` column")
+    group.add_argument(
+        "--prompt_file", "-p", help=".txt with a prompt (i2v: image;prompt) a line, or .csv with a `prompt` column"
+    )
     group.add_argument("--seed", type=int, default=321, help="default 321")
     group.add_argument("--new_video_length", "-l", type=int, default=100, help="frames of each video (default 100)")
     group.add_argument("--height", type=int, help="pixels")
     group.add_argument("--width", type=int, help="pixels")
     group.add_argument("--fps", type=int, help="frame rate that the model is told")
+    group.add_argument(
+        "--image_fit", choices=FITS, default="crop", help="pictures of another aspect ratio (default crop)"
+    )
 
     group = parser.add_argument_group("the model")
-    group.add_argument("--config", type=Path, default=Path("configs/inference_t2v_tiny.yaml"), help="YAML file")
+    group.add_argument("--config", type=Path, help="YAML file (default: the embedded model that can do the --mode)")
     group.add_argument("--ckpt_path", help="checkpoint of the config's model")
 
     group = parser.add_argument_group("how to sample")
@@ -279,7 +291,8 @@ def _check_model(args: argparse.Namespace, mode: Mode, model: _Model) -> None:
     if mode.needs_image and not model.target.endswith("LatentVisualDiffusion"):
         raise ValueError(
             f"--mode {args.mode!r}: this model takes no image (the target of --config {str(args.config)!r} is "
-            f"{model.target}); allowed with it: t2v, alone or with qcache, weightedNN and unilatent"
+            f"{model.target}); allowed with it: t2v, alone or with qcache, weightedNN and unilatent; "
+            f"the embedded model that takes images is --config {EMBEDDED_WITH_PICTURES}"
         )
     f, n, steps = args.video_length, args.num_partitions, args.num_inference_steps
     if f % 2 or not 2 <= f <= model.temporal_length:

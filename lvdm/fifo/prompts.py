@@ -1,8 +1,8 @@
 """Prompt files: which videos to make, and where each of them goes.
 
-Two forms. Plain lines: a prompt a line, commas and all. A table: a .csv whose first row names the columns: `prompt`
-and, if wanted, `seed`, `new_video_length`, `experiment` and `image`. Both are UTF-8, with or without a byte order mark,
-with any line ends; blank lines are ignored.
+Two forms. Plain lines: a prompt a line, commas and all, or, where pictures are wanted, `image;prompt`. A table: a .csv
+whose first row names the columns: `prompt` and, if wanted, `seed`, `new_video_length`, `experiment` and `image`. Both
+are UTF-8, with or without a byte order mark, with any line ends; blank lines are ignored.
 """
 
 import csv
@@ -12,6 +12,8 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+
+from lvdm.fifo.pictures import Picture
 
 COLUMNS = ("prompt", "seed", "new_video_length", "experiment", "image")
 READABLE_LENGTH = 80
@@ -27,14 +29,15 @@ class Prompt:
     seed: int | None = None
     new_video_length: int | None = None
     experiment: str | None = None
-    image: str | None = None
-    repetition: int = 0  # how many earlier entries have the same text, seed and experiment
+    picture: Picture | None = None
+    repetition: int = 0  # how many earlier entries have the same text, seed, experiment and picture
 
     @property
     def folder(self) -> str:
         """A readable folder name that no other prompt has; with the experiment's name, no other entry either."""
         readable = re.sub("[^A-Za-z0-9_-]", "", self.text.replace(" ", "_"))[:READABLE_LENGTH] or "prompt"
-        name = f"{readable}-{hashlib.sha256(self.text.encode()).hexdigest()[:8]}"
+        identity = self.text if self.picture is None else f"{self.text}\0{self.picture.digest}"
+        name = f"{readable}-{hashlib.sha256(identity.encode()).hexdigest()[:8]}"
         if self.seed is not None:
             name += f"_seed{self.seed}"
         if self.repetition > 0:
@@ -42,22 +45,24 @@ class Prompt:
         return name
 
 
-def read_prompts(path: Path, *, experiment: str | None = None) -> list[Prompt]:
+def read_prompts(path: Path, *, experiment: str | None = None, with_pictures: bool = False) -> list[Prompt]:
     """Reads a prompt file, in its order.
 
     experiment: the name that entries without one of their own get. Only with it can an entry that has the name of
     --experiment in the file be told from one that gets it from the command line: the two would share a folder.
+    with_pictures: every entry names a picture, which is looked up beside the file, then in the working directory, and
+    read to see that it can be. Without it the `image` column is left alone.
 
     Raises FileNotFoundError or ValueError with one line that names --prompt_file, the file, and the line in it.
     """
     text = _read_text(path)
     lines = text.split("\n")
-    entries = _plain(lines)
+    entries = _plain(path, lines, with_pictures=with_pictures)
     if path.suffix.lower() == ".csv":
         first = next((line for line in lines if line.strip()), "")[:1000]
         names = _names(next(csv.reader([first]), []))
         if not set(COLUMNS).isdisjoint(names) and all(re.fullmatch(r"\w*", name) for name in names):
-            entries = _table(path, lines)
+            entries = _table(path, lines, with_pictures=with_pictures)
     prompts = _number_repetitions(replace(entry, experiment=entry.experiment or experiment) for entry in entries)
     if not prompts:
         raise ValueError(f"--prompt_file {str(path)!r}: no prompts in this file")
@@ -103,11 +108,31 @@ def _read_text(path: Path) -> str:
     return text
 
 
-def _plain(lines: Sequence[str]) -> Iterator[Prompt]:
-    return (Prompt(text=line.strip(), line=number) for number, line in enumerate(lines, 1) if line.strip())
+def _plain(path: Path, lines: Sequence[str], *, with_pictures: bool) -> Iterator[Prompt]:
+    for number, line in enumerate(lines, 1):
+        image, separator, text = line.rpartition(";") if with_pictures else ("", "", line)  # paths may hold one
+        image, text, where = image.strip(), text.strip(), f"--prompt_file {str(path)!r}, line {number}"
+        if not line.strip():
+            continue
+        if with_pictures and not separator:
+            raise ValueError(f"{where}: {text!r} has no ';'; with i2v a line is image;prompt")
+        if not text:
+            raise ValueError(f"{where}: {line.strip()!r} has no prompt behind the ';'")
+        yield Prompt(text, number, picture=_picture(image, path, where) if with_pictures else None)
 
 
-def _table(path: Path, lines: Sequence[str]) -> Iterator[Prompt]:
+def _picture(name: str, path: Path, where: str) -> Picture:
+    if not name:
+        raise ValueError(
+            f"{where}: no picture is named; with i2v every prompt needs one (image;prompt, or a column image)"
+        )
+    try:
+        return Picture.find(name, folder=path.parent)
+    except (FileNotFoundError, ValueError) as error:
+        raise type(error)(f"{where}: picture {error}") from error
+
+
+def _table(path: Path, lines: Sequence[str], *, with_pictures: bool) -> Iterator[Prompt]:
     rows = _rows(path, lines)
     header_line, header = next(rows)
     columns = _names(header)
@@ -131,7 +156,7 @@ def _table(path: Path, lines: Sequence[str]) -> Iterator[Prompt]:
             seed=_whole(cells["seed"], f"{where} {line}: seed", minimum=0),
             new_video_length=_whole(cells["new_video_length"], f"{where} {line}: new_video_length", minimum=1),
             experiment=_experiment(cells["experiment"], f"{where} {line}: experiment"),
-            image=cells["image"] or None,
+            picture=_picture(cells["image"], path, f"{where} {line}") if with_pictures else None,
         )
 
 
@@ -166,10 +191,10 @@ def _experiment(cell: str, name: str) -> str | None:
 
 
 def _number_repetitions(prompts: Iterator[Prompt]) -> list[Prompt]:
-    seen: Counter[tuple[str, int | None, str | None]] = Counter()
+    seen: Counter[tuple[str, int | None, str | None, str | None]] = Counter()
     numbered = []
     for prompt in prompts:
-        key = (prompt.text, prompt.seed, prompt.experiment)
+        key = (prompt.text, prompt.seed, prompt.experiment, prompt.picture and prompt.picture.digest)
         numbered.append(replace(prompt, repetition=seen[key]))
         seen[key] += 1
     return numbered

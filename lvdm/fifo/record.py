@@ -52,7 +52,7 @@ def write_record(
     """
     record = {
         "prompt": prompt.text,
-        "image": prompt.image,
+        "image": prompt.picture and {"path": prompt.picture.path, "digest": prompt.picture.digest},
         "seed": seed,
         "repetition": prompt.repetition,
         "mode": options.mode,

@@ -61,15 +61,19 @@ def open_sinks(
     fps: int,
     comment: str,
     save_frames: bool,
+    picture: np.ndarray | None = None,
 ) -> Iterator[FrameSink]:
     """One sink for all files of a video: `name`.gif and .mp4 as `formats` say, `name`.png, and fifo/ with save_frames.
 
     frames: how many will be written; the contact sheet is laid out for them. fps: of the files. comment: what the
-    files say about themselves. The files appear when the block ends; with an exception they do not. What an earlier run
-    left here and this one was not asked for goes away then: all files of a folder are of one video.
+    files say about themselves. picture: (H, W, 3) uint8, shown first on the contact sheet. The files appear when the
+    block ends; with an exception they do not. What an earlier run left here and this one was not asked for goes away
+    then: all files of a folder are of one video.
     """
     with ExitStack() as stack:
-        sinks: list[FrameSink] = [stack.enter_context(SheetSink(folder / f"{name}.png", frames=frames))]
+        sinks: list[FrameSink] = [
+            stack.enter_context(SheetSink(folder / f"{name}.png", frames=frames, picture=picture))
+        ]
         if "gif" in formats:
             sinks.append(stack.enter_context(GifSink(folder / f"{name}.gif", fps=fps, comment=comment)))
         if "mp4" in formats:
@@ -263,17 +267,17 @@ class PngSink(Sink):
 class SheetSink(Sink):
     """A contact sheet: every k-th frame with its number, at most SHEET_TILES of them.
 
-    frames: how many frames the video has.
+    frames: how many frames the video has. picture: (H, W, 3) uint8, what the video was made from, in the first place.
     """
 
-    def __init__(self, path: Path, *, frames: int):
+    def __init__(self, path: Path, *, frames: int, picture: np.ndarray | None = None):
         super().__init__(path)
-        self.stride = -(-frames // SHEET_TILES)
-        self.tiles: list[Image.Image] = []
+        self.tiles = [] if picture is None else [_tile(picture, label="image")]
+        self.stride = -(-frames // (SHEET_TILES - len(self.tiles)))
 
     def _write(self, frame: np.ndarray) -> None:
         if self.count % self.stride == 0 and len(self.tiles) < SHEET_TILES:
-            self.tiles.append(_tile(frame, number=self.count))
+            self.tiles.append(_tile(frame, label=str(self.count)))
 
     def _finish(self) -> None:
         columns = min(SHEET_COLUMNS, len(self.tiles))
@@ -286,15 +290,15 @@ class SheetSink(Sink):
         sheet.save(self.partial)
 
 
-def _tile(frame: np.ndarray, *, number: int) -> Image.Image:
+def _tile(frame: np.ndarray, *, label: str) -> Image.Image:
     tile = Image.fromarray(frame)
     if tile.width > TILE_WIDTH:
         tile = tile.resize((TILE_WIDTH, max(1, round(tile.height * TILE_WIDTH / tile.width))))
     draw = ImageDraw.Draw(tile)
     font = ImageFont.load_default()
-    left, top, right, bottom = draw.textbbox((2, 1), str(number), font=font)
+    left, top, right, bottom = draw.textbbox((2, 1), label, font=font)
     draw.rectangle((left - 2, top - 1, right + 1, bottom + 1), fill="black")
-    draw.text((2, 1), str(number), fill="white", font=font)
+    draw.text((2, 1), label, fill="white", font=font)
     return tile
 
 

@@ -177,5 +177,5 @@ class LatentVisualDiffusion(LatentDiffusion):
     takes_pictures = True
 
     def encode_pictures(self, pictures: Tensor) -> Tensor:
-        """Image tokens (B, 1, 16, D) of pictures (B, 3, H, W) in [-1, 1] of any size, in the U-Net's dtype."""
-        return self.image_proj_model(self.embedder(pictures))[:, None].to(self.unet_dtype)
+        """Image tokens (B, 1, 16, D) of pictures (B, 3, H, W) of any size, clamped to [-1, 1], in the U-Net's dtype."""
+        return self.image_proj_model(self.embedder(pictures.clamp(-1, 1)))[:, None].to(self.unet_dtype)

@@ -87,10 +87,9 @@ class DiffusionTraining(LightningModule):
         """A clip of each of `captions`, sampled from latents of `shape` (C, T, h, w); one a row, (3, N H, T W)."""
         model = self.model
         schedule = DDIMSchedule.of_model(model, steps, eta=0.0)
-        fps = torch.full((1,), 8, device=self.device)
         rows = []
         for index, caption in enumerate(captions):
-            conditioning = Conditioning(model.encode_text([caption]), model.encode_text([""]), fps)
+            conditioning = Conditioning.of_text(model, caption, fps=8)
             noise = KeyedNoise(index, caption, 0, (shape[0], *shape[2:]), self.device)
             x = noise.draw("base", range(shape[1]), [steps] * shape[1])
             denoise = GuidedDenoiser(model.unet, conditioning, scale=4.0)

@@ -62,17 +62,20 @@ def test_defaults(folder):
     assert (options.num_processes, options.rank) == (1, 0)
     assert (options.experiment, options.formats) == ("t2v", ("gif",))
     assert (options.save_frames, options.save_queue, options.debug) == (False, False, False)
-    assert options.device == "cpu"
+    assert (options.device, options.image_fit) == ("cpu", "crop")
     assert options.precision == ("bf16" if has_bf16_units() else "fp32")
     assert options.results_root == Path("results/videocraft_v2_fifo/random_noise")
     for key, value in INFERENCE.items():
         assert getattr(options, key) == (Path(value) if isinstance(value, str) else value)
 
 
-def test_the_default_config_is_the_embedded_model(folder):
+def test_the_default_config_is_the_embedded_model_for_the_mode(folder):
     (folder / "configs").mkdir()
     Path("tiny.yaml").rename("configs/inference_t2v_tiny.yaml")
+    Path("image.yaml").rename("configs/inference_i2v_tiny.yaml")
     assert parse_args([]).config == Path("configs/inference_t2v_tiny.yaml")
+    for mode in ("i2v", "t2v_seed", "t2v_seed_ar_TTqcache"):
+        assert parse_args(["-m", mode]).config == Path("configs/inference_i2v_tiny.yaml")
 
 
 def test_every_flag_wins(folder):
@@ -81,7 +84,7 @@ def test_every_flag_wins(folder):
         "-m t2v_unilatent_STqcache -l 7 --num_processes 4 --rank 3 --height 96 --width 128 --save_frames --save_queue "
         "--fps 24 --unconditional_guidance_scale 3.5 --no-lookahead_denoising --debug -ex try.1 -e 0.5 "
         "--output_dir out --formats mp4 gif mp4 --output_fps 30 --qcache_weight 0.25 --queue_scale --device cpu "
-        "--precision bf16 --window_batch 2 --base_spacing videocrafter"
+        "--precision bf16 --window_batch 2 --base_spacing videocrafter --image_fit pad"
     )
     options = parse(line)
     assert (options.ckpt_path, options.prompt_file, options.results_root) == (
@@ -97,7 +100,7 @@ def test_every_flag_wins(folder):
     assert (options.lookahead_denoising, options.queue_scale, options.base_spacing) == (False, True, "videocrafter")
     assert (options.experiment, options.formats) == ("try.1", ("mp4", "gif"))
     assert (options.save_frames, options.save_queue, options.debug) == (True, True, True)
-    assert (options.precision, options.window_batch) == ("bf16", 2)
+    assert (options.precision, options.window_batch, options.image_fit) == ("bf16", 2, "pad")
     assert parse(line.replace(" -n ", " --num_partitions ").replace(" -e ", " --eta ")) == options
 
 

@@ -1,8 +1,11 @@
 import re
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
+from PIL import Image
 
+from lvdm.fifo.pictures import Picture
 from lvdm.fifo.prompts import Prompt, read_prompts, safe_experiment, share
 
 
@@ -34,11 +37,68 @@ def test_table(tmp_path):
         "4,a bird,,,,,,",
     ]
     assert read_prompts(write(tmp_path, "prompts.CSV", "\ufeff" + "\r\n".join(rows))) == [
-        Prompt("a cat, sitting", 3, seed=7, new_video_length=20, experiment="first.try", image="cat.png"),
+        Prompt("a cat, sitting", 3, seed=7, new_video_length=20, experiment="first.try"),
         Prompt("two lines", 5),
         Prompt("a dog", 7),
         Prompt("a bird", 8),
     ]
+
+
+@pytest.fixture
+def pictures(tmp_path):
+    """Two different pictures, the second with a `;` in its name."""
+    (tmp_path / "below").mkdir()
+    for name, color in (("cat.png", "red"), ("below/a;b.png", "blue")):
+        Image.new("RGB", (20, 20), color).save(tmp_path / name)
+    return tmp_path
+
+
+def test_lines_with_pictures(pictures):
+    content = "cat.png;a cat, sitting\n\n below/a;b.png ;  a dog \n"
+    prompts = read_prompts(write(pictures, "a.txt", content), with_pictures=True)
+    assert [(prompt.line, prompt.text, prompt.picture.path) for prompt in prompts] == [
+        (1, "a cat, sitting", pictures / "cat.png"),
+        (3, "a dog", pictures / "below/a;b.png"),
+    ]
+
+
+def test_a_table_with_pictures(pictures):
+    table = write(pictures, "a.csv", "image,prompt,seed\ncat.png,a cat,4\nbelow/a;b.png,a dog,\n")
+    prompts = read_prompts(table, with_pictures=True)
+    assert [(prompt.text, prompt.seed, prompt.picture.path.name) for prompt in prompts] == [
+        ("a cat", 4, "cat.png"),
+        ("a dog", None, "a;b.png"),
+    ]
+    assert [prompt.picture for prompt in read_prompts(table)] == [None, None]
+
+
+def test_one_text_with_several_pictures_is_several_places(pictures):
+    lines = ["cat.png;a cat", "below/a;b.png;a cat", "cat.png;a cat"]
+    prompts = read_prompts(write(pictures, "a.txt", "\n".join(lines)), with_pictures=True)
+    assert [prompt.repetition for prompt in prompts] == [0, 0, 1]
+    assert len({prompt.folder for prompt in prompts}) == 3
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "line", "fault"),
+    [
+        ("a.txt", "cat.png;a cat\na dog\n", 2, "'a dog' has no ';'"),
+        ("a.txt", "cat.png;\n", 1, "'cat.png;' has no prompt"),
+        ("a.txt", "\n;a cat\n", 2, "no picture is named"),
+        ("a.txt", "cat.png;a cat\ndog.png;a dog\n", 2, "'dog.png': there is no such picture"),
+        ("a.txt", "a.txt;a cat\n", 1, "'a.txt': cannot be read as a picture"),
+        ("a.csv", "prompt,image\na cat,cat.png\na dog,\n", 3, "no picture is named"),
+        ("a.csv", "prompt,seed\na cat,3\n", 2, "no picture is named"),
+        ("a.csv", "prompt,image\na cat,dog.png\n", 2, "'dog.png': there is no such picture"),
+    ],
+)
+def test_a_bad_picture_is_named_with_its_line(pictures, name, content, line, fault):
+    path = write(pictures, name, content)
+    with pytest.raises((ValueError, FileNotFoundError)) as caught:
+        read_prompts(path, with_pictures=True)
+    assert str(caught.value).startswith(f"--prompt_file {str(path)!r}, line {line}: ")
+    assert fault in str(caught.value)
+    assert "\n" not in str(caught.value)
 
 
 def test_only_a_csv_has_a_header(tmp_path):
@@ -97,7 +157,8 @@ def test_folder_names():
     cat = Prompt("a cat, 4k (über-cool)_", 1)
     assert cat.folder == "a_cat_4k_ber-cool_-2a575093"
     assert replace(cat, seed=5, repetition=1).folder == f"{cat.folder}_seed5_2"
-    assert replace(cat, line=9, image="x", new_video_length=3).folder == cat.folder
+    assert replace(cat, line=9, new_video_length=3).folder == cat.folder
+    assert replace(cat, picture=Picture(Path("x"), "12")).folder != cat.folder
     for text in ("../../etc/passwd", "..", "/", "猫", "-rf \t\r\n", "x" * 1000, "a\\b:c*?\"<>|'$`"):
         assert re.fullmatch(r"[A-Za-z0-9_-]{1,80}-[0-9a-f]{8}", Prompt(text, 1).folder)
     assert Prompt("猫", 1).folder != Prompt("犬", 1).folder

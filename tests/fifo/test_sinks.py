@@ -189,6 +189,15 @@ def test_contact_sheet(tmp_path, frames, tiles, stride):
         assert not np.array_equal(tile[:16], flat_frame(index * stride)[:16])  # the number
 
 
+def test_a_picture_comes_first_on_the_sheet(tmp_path):
+    with SheetSink(tmp_path / "a.png", frames=100, picture=flat_frame(200)) as sink:
+        for number in range(100):
+            sink.write(flat_frame(number))
+    sheet = iio.imread(tmp_path / "a.png")
+    for index, expected in enumerate([200, 0, 5, 10]):
+        assert np.array_equal(sheet[16:64, 98 * index :][:, :96], flat_frame(expected)[16:])
+
+
 def test_tiles_show_the_numbers_of_their_frames(tmp_path):
     tiles = {}
     for frames in (5, 25):

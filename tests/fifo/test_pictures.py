@@ -1,0 +1,164 @@
+"""Pictures of every kind and size, and files that are none."""
+
+import imageio.v3 as iio
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from lvdm.fifo.pictures import MAX_SIDE, Picture
+
+RED, BLUE = (200, 30, 40), (20, 40, 210)
+
+
+def halves(width: int = 60, height: int = 40) -> Image.Image:
+    """Left half red, right half blue."""
+    pixels = np.zeros((height, width, 3), np.uint8)
+    pixels[:, : width // 2], pixels[:, width // 2 :] = RED, BLUE
+    return Image.fromarray(pixels)
+
+
+def pixel(image: Image.Image, x: float, y: float) -> tuple[int, ...]:
+    return image.getpixel((int(x * image.width), int(y * image.height)))
+
+
+def near(color, expected, tolerance=12) -> bool:
+    return bool(np.abs(np.asarray(color, float) - np.asarray(expected)).max() <= tolerance)
+
+
+@pytest.mark.parametrize("suffix", ["png", "jpg", "webp", "gif", "bmp"])
+def test_formats(tmp_path, suffix):
+    halves().save(tmp_path / f"picture.{suffix}", quality=95)
+    image = Picture.find(f"picture.{suffix}", folder=tmp_path).open()
+    assert image.mode == "RGB"
+    assert image.size == (60, 40)
+    assert near(pixel(image, 0.2, 0.5), RED)
+    assert near(pixel(image, 0.8, 0.5), BLUE)
+
+
+@pytest.mark.parametrize("suffix", ["mp4", "gif"])
+def test_first_frame_of_a_video(tmp_path, suffix):
+    frames = np.stack([np.asarray(halves(64, 48)), np.zeros((48, 64, 3), np.uint8), np.zeros((48, 64, 3), np.uint8)])
+    iio.imwrite(tmp_path / f"clip.{suffix}", frames)
+    assert near(pixel(Picture.find(f"clip.{suffix}", folder=tmp_path).open(), 0.2, 0.5), RED, 40)  # chroma is coarse
+
+
+def test_upright_as_exif_says(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6  # the camera was turned: rotate by 90 degrees clockwise
+    halves().save(tmp_path / "turned.jpg", exif=exif, quality=95)
+    image = Picture.find("turned.jpg", folder=tmp_path).open()
+    assert image.size == (40, 60)
+    assert near(pixel(image, 0.5, 0.2), RED)
+    assert near(pixel(image, 0.5, 0.8), BLUE)
+
+
+def test_transparency_is_white(tmp_path):
+    clear = halves().convert("RGBA")
+    clear.putalpha(Image.fromarray(np.repeat(np.array([[0, 255]], np.uint8), [30, 30], axis=1).repeat(40, 0)))
+    clear.save(tmp_path / "alpha.png")
+    palette = halves().quantize(4)
+    palette.info["transparency"] = palette.getpixel((2, 2))
+    palette.save(tmp_path / "palette.png")
+    for name in ("alpha.png", "palette.png"):
+        image = Picture.find(name, folder=tmp_path).open()
+        assert pixel(image, 0.2, 0.5) == (255, 255, 255)
+        assert near(pixel(image, 0.8, 0.5), BLUE, 2)
+
+
+def test_grey_of_eight_and_sixteen_bits(tmp_path):
+    Image.new("L", (20, 20), 100).save(tmp_path / "8.png")
+    Image.fromarray(np.full((20, 20), 100 * 257, np.uint16)).save(tmp_path / "16.png")
+    for name in ("8.png", "16.png"):
+        assert pixel(Picture.find(name, folder=tmp_path).open(), 0.5, 0.5) == (100, 100, 100)
+
+
+@pytest.mark.parametrize(("fit", "left", "right"), [("crop", RED, BLUE), ("pad", RED, BLUE), ("stretch", RED, BLUE)])
+def test_fits(tmp_path, fit, left, right):
+    halves(160, 40).save(tmp_path / "wide.png")
+    tensor = Picture.find("wide.png", folder=tmp_path).read(64, 96, fit=fit)
+    assert tensor.shape == (1, 3, 64, 96)
+    assert -1 <= tensor.min() <= tensor.max() <= 1
+    middle = (tensor[0, :, 32] + 1) * 127.5
+    assert near(middle[:, 4], left)
+    assert near(middle[:, -5], right)
+    top = (tensor[0, :, 2, 4] + 1) * 127.5
+    assert near(top, (0, 0, 0) if fit == "pad" else left)
+
+
+def test_crop_keeps_the_centre_and_stretch_everything(tmp_path):
+    pixels = np.zeros((40, 160, 3), np.uint8)
+    pixels[:, 60:100] = RED
+    Image.fromarray(pixels).save(tmp_path / "band.png")
+    picture = Picture.find("band.png", folder=tmp_path)
+    shares = {fit: (picture.read(64, 96, fit=fit)[0, 0] > 0).float().mean().item() for fit in ("crop", "stretch")}
+    assert shares["crop"] == pytest.approx(40 / 60, abs=0.02)
+    assert shares["stretch"] == pytest.approx(40 / 160, abs=0.02)
+
+
+def test_own_size_is_exact(tmp_path):
+    noise = np.random.default_rng(0).integers(0, 256, (64, 96, 3), np.uint8)
+    Image.fromarray(noise).save(tmp_path / "noise.png")
+    read = Picture.find("noise.png", folder=tmp_path).read(64, 96, fit="crop")
+    assert torch.equal(((read[0] + 1) * 127.5).round().byte().permute(1, 2, 0), torch.from_numpy(noise))
+
+
+def test_beside_the_prompt_file_comes_first(tmp_path, monkeypatch):
+    (tmp_path / "here").mkdir()
+    Image.new("RGB", (20, 20), RED).save(tmp_path / "a.png")
+    Image.new("RGB", (20, 20), RED).save(tmp_path / "only.png")
+    Image.new("RGB", (20, 20), BLUE).save(tmp_path / "here/a.png")
+    monkeypatch.chdir(tmp_path)
+    assert pixel(Picture.find("a.png", folder=tmp_path / "here").open(), 0.5, 0.5) == BLUE
+    assert pixel(Picture.find("only.png", folder=tmp_path / "here").open(), 0.5, 0.5) == RED
+    assert Picture.find(str(tmp_path / "a.png"), folder=tmp_path / "here").path == tmp_path / "a.png"
+
+
+def test_the_digest_is_of_the_file(tmp_path):
+    halves().save(tmp_path / "a.png")
+    halves().save(tmp_path / "b.png")
+    halves(62).save(tmp_path / "c.png")
+    a, b, c = (Picture.find(f"{name}.png", folder=tmp_path).digest for name in "abc")
+    assert a == b != c
+
+
+def bad_files(folder) -> None:
+    Image.new("RGB", (1, 1)).save(folder / "dot.png")
+    Image.new("RGB", (20_000, 20)).save(folder / "long.png")
+    (folder / "text.png").write_text("this is a text\n")
+    (folder / "text.mp4").write_text("this is a text\n")
+    (folder / "empty.jpg").touch()
+    halves().save(folder / "whole.jpg")
+    halves(400, 400).save(folder / "whole.png", compress_level=0)
+    (folder / "cut.png").write_bytes((folder / "whole.png").read_bytes()[:2000])
+    (folder / "folder.png").mkdir()
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("nowhere.png", ["no such picture"]),
+        ("folder.png", ["no such picture"]),
+        ("dot.png", ["1 x 1", "16"]),
+        ("long.png", ["20000 x 20", str(MAX_SIDE)]),
+        ("text.png", ["cannot be read", "PNG"]),
+        ("text.mp4", ["cannot be read"]),
+        ("empty.jpg", ["cannot be read"]),
+        ("cut.png", ["cannot be read"]),
+    ],
+)
+def test_what_is_no_picture(tmp_path, name, words):
+    bad_files(tmp_path)
+    with pytest.raises((FileNotFoundError, ValueError)) as raised:
+        Picture.find(name, folder=tmp_path)
+    message = str(raised.value)
+    assert "\n" not in message
+    for word in [repr(name), *words]:
+        assert word in message
+
+
+def test_a_bomb_is_not_unpacked(tmp_path):
+    """A small file that claims to be 16,000 x 16,000 pixels: refused from its header."""
+    Image.new("1", (16_000, 16_000)).save(tmp_path / "bomb.png")
+    with pytest.raises(ValueError, match="too many pixels"):
+        Picture.find("bomb.png", folder=tmp_path)
