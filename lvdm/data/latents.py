@@ -13,16 +13,17 @@ from lvdm.models.ddpm3d import LatentDiffusion
 
 @dataclass(frozen=True)
 class LatentClips(Dataset):
-    """N encoded clips: {"latents" (C, T, h, w), "mask" (1, T, h, w) if known, "caption", "fps"}.
+    """N encoded clips: "latents" (C, T, h, w), "caption", "fps"; if known "mask" (1, T, h, w), "pictures" (P, 3, H, W).
 
     `latents` (N, C, T, h, w) fp16; `masks` (N, 1, T, h, w) uint8 in 0..255, the share of each latent cell that objects
-    cover, or None.
+    cover, or None; `pictures` (N, P, 3, H, W) uint8, which a clip may go on from, or None.
     """
 
     latents: Tensor
     masks: Tensor | None
     captions: list[str]
     fps: list[int]
+    pictures: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.captions)
@@ -31,13 +32,18 @@ class LatentClips(Dataset):
         item = {"latents": self.latents[index].float(), "caption": self.captions[index], "fps": self.fps[index]}
         if self.masks is not None:
             item["mask"] = self.masks[index].float() / 255
+        if self.pictures is not None:
+            item["pictures"] = self.pictures[index].float() / 127.5 - 1
         return item
 
 
 @torch.no_grad()
 def encode_clips(model: LatentDiffusion, clips: Dataset) -> LatentClips:
-    """Encode every item of `clips` ("video" (3, T, H, W), "caption", "fps" and perhaps "mask" (1, T, H, W))."""
-    latents, masks, captions, fps = [], [], [], []
+    """Encode every item of `clips` ("video" (3, T, H, W), "caption", "fps" and perhaps "mask" (1, T, H, W)).
+
+    Their "pictures" are kept for a model that takes some.
+    """
+    latents, masks, captions, fps, pictures = [], [], [], [], []
     device = model.betas.device
     for index in tqdm(range(len(clips)), desc="encoding", unit="clip"):
         clip = clips[index]
@@ -48,7 +54,10 @@ def encode_clips(model: LatentDiffusion, clips: Dataset) -> LatentClips:
         if "mask" in clip:
             covered = F.adaptive_avg_pool3d(clip["mask"][None], encoded.shape[1:])[0]
             masks.append((255 * covered).round().byte())
-    return LatentClips(torch.stack(latents), torch.stack(masks) if masks else None, captions, fps)
+        if model.takes_pictures:
+            pictures.append(((clip["pictures"] + 1) * 127.5).round().byte())
+    masks, pictures = (torch.stack(tensors) if tensors else None for tensors in (masks, pictures))
+    return LatentClips(torch.stack(latents), masks, captions, fps, pictures)
 
 
 def latent_deviation(clips: LatentClips) -> float:

@@ -156,6 +156,7 @@ def render(scene: Scene, pose: Pose, *, height: int = HEIGHT, width: int = WIDTH
 class ShapeClips(Dataset):
     """A data set of `size` random clips: {"video" (3, T, H, W) in [-1, 1], "mask" (1, T, H, W), "caption", "fps"}.
 
+    And "pictures" (2, 3, H, W), which a clip may go on from: its first frame, and one of up to `lead` frames before.
     Item i is a function of (seed, i) alone. `scenes` is "training", "held_out" or "all".
     """
 
@@ -166,6 +167,7 @@ class ShapeClips(Dataset):
     scenes: str = "training"
     seed: int = 0
     fps: int = 8
+    lead: int = 96
 
     def __len__(self) -> int:
         return self.size
@@ -177,13 +179,16 @@ class ShapeClips(Dataset):
         choices = {"training": TRAINING_SCENES, "held_out": HELD_OUT_SCENES, "all": SCENES}[self.scenes]
         scene = choices[torch.randint(len(choices), (), generator=generator)]
         x, y, phase = torch.rand(3, generator=generator).tolist()
-        times = torch.arange(self.frames, dtype=torch.float32)
+        before = torch.randint(1, self.lead + 1, (1,), generator=generator)
+        times = torch.cat([-before, torch.arange(self.frames)]).float()
         aspect = self.width / self.height
         pose = trajectory(scene.motion, times, x=x * HEIGHT * aspect, y=y * HEIGHT, phase=phase)
         video, mask = render(scene, pose, height=self.height, width=self.width)
+        video = 2 * video - 1
         return {
-            "video": (2 * video - 1).transpose(0, 1),
-            "mask": mask.transpose(0, 1),
+            "video": video[1:].transpose(0, 1),
+            "mask": mask[1:].transpose(0, 1),
+            "pictures": torch.stack([video[1], video[0]]),
             "caption": scene.caption,
             "fps": self.fps,
         }

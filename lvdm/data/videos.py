@@ -18,8 +18,8 @@ SUFFIXES = (".mp4", ".gif", ".webm", ".mov", ".avi", ".mkv")
 class VideoFolder(Dataset):
     """Videos below `folder`, each with its caption in a .txt file of the same name beside it.
 
-    Items are {"video" (3, T, H, W) in [-1, 1], "caption", "fps"}: the first `frames` frames, every `stride`-th of the
-    file, scaled to cover height x width and cut in the centre.
+    Items are {"video" (3, T, H, W) in [-1, 1], "pictures" (1, 3, H, W), "caption", "fps"}: the first `frames` frames,
+    every `stride`-th of the file, scaled to cover height x width and cut in the centre; and the first of them.
 
     Raises:
         FileNotFoundError: no folder, no videos in it, or a video without a caption.
@@ -49,8 +49,10 @@ class VideoFolder(Dataset):
 
     def __getitem__(self, index: int) -> dict:
         file = self.files[index]
+        video = self.read(file)
         return {
-            "video": self.read(file),
+            "video": video,
+            "pictures": video[:, :1].transpose(0, 1),
             "caption": file.with_suffix(".txt").read_text(encoding="utf-8").strip(),
             "fps": self.fps,
         }

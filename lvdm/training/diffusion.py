@@ -25,17 +25,19 @@ class Objective:
 
     Each clip is noised at one timestep, or, for a share of `diagonal`, at timesteps that rise from frame to frame as in
     FIFO's queue (and as Diffusion Forcing, arXiv 2407.01392, trains all of them). `frames` frames of
-    every clip of the "frames" batch are trained on as pictures, without the temporal layers.
+    every clip of the "frames" batch are trained on as pictures, without the temporal layers. Captions, and the pictures
+    of a model that takes some, are left out independently of each other.
     """
 
     diagonal: float = 0.5
     frames: int = 4
     caption_dropout: float = 0.12
+    picture_dropout: float = 0.3
     object_weight: float = 0.0
 
 
 class DiffusionTraining(LightningModule):
-    """Mean squared error of the predicted v (or noise). Trains U-Net and text encoder; the first stage stands by."""
+    """Mean squared error of the predicted v (or noise). Trains U-Net and encoders; the first stage stands by."""
 
     def __init__(self, model: LatentDiffusion, *, optimization: Optimization, objective: Objective):
         super().__init__()
@@ -69,38 +71,57 @@ class DiffusionTraining(LightningModule):
         if self.model.use_scale:
             x0 = x0 * per_frame(self.model.scale_arr, timesteps)
         x = signal * x0 + spread * noise
-        output = self.model.unet(x, timesteps, self.context(batch["caption"]), batch["fps"]).float()
+        output = self.model.unet(x, timesteps, self.context(batch, timesteps), batch["fps"]).float()
         target = signal * noise - spread * x0 if self.model.parameterization == "v" else noise
         error = (output - target).square()
         if "mask" in batch:
             error = error * (1 + self.objective.object_weight * batch["mask"])
         return error.mean()
 
-    def context(self, captions: list[str]) -> Tensor:
-        """Context (B, 1, 77, D) with some captions left out, for guidance."""
+    def context(self, batch: dict, timesteps: Tensor) -> Tensor:
+        """Context (B, 1, L, D) of captions and, if the model takes them, pictures, some left out for guidance.
+
+        A clip that is noised like a base clip goes on from its first picture, its own first frame. One that is noised
+        like a stretch of the queue goes on from its last, an earlier frame: in a long video the picture is long ago.
+        """
+        captions = batch["caption"]
         kept = torch.rand(len(captions)) >= self.objective.caption_dropout
         texts = [caption if keep else "" for caption, keep in zip(captions, kept.tolist(), strict=True)]
-        return self.model.encode_text(texts)
+        context = self.model.encode_text(texts)
+        if not self.model.takes_pictures:
+            return context
+        constant = (timesteps == timesteps[:, :1]).all(1)[:, None, None, None]
+        pictures = torch.where(constant, batch["pictures"][:, 0], batch["pictures"][:, -1])
+        kept = torch.rand(len(captions), 1, 1, 1, device=self.device) >= self.objective.picture_dropout
+        return torch.cat([context, self.model.encode_pictures(pictures * kept)], dim=2)
 
     @torch.no_grad()
-    def sample_sheet(self, captions: list[str], shape: tuple[int, int, int, int], *, steps: int = 16) -> Tensor:
-        """A clip of each of `captions`, sampled from latents of `shape` (C, T, h, w); one a row, (3, N H, T W)."""
+    def sample_sheet(
+        self, captions: list[str], shape: tuple[int, int, int, int], *, pictures: Tensor | None, steps: int = 16
+    ) -> Tensor:
+        """A clip of each of `captions`, sampled from latents of `shape` (C, T, h, w); one a row, (3, N H, T W).
+
+        pictures (N, 3, H, W) in [-1, 1] stand in front of their clips.
+        """
         model = self.model
         schedule = DDIMSchedule.of_model(model, steps, eta=0.0)
         rows = []
         for index, caption in enumerate(captions):
             conditioning = Conditioning.of_text(model, caption, fps=8)
+            if pictures is not None:
+                conditioning = conditioning.with_picture(model.encode_pictures(pictures[index : index + 1]))
             noise = KeyedNoise(index, caption, 0, (shape[0], *shape[2:]), self.device)
             x = noise.draw("base", range(shape[1]), [steps] * shape[1])
             denoise = GuidedDenoiser(model.unet, conditioning, scale=4.0)
             for sampled in sample_clip(denoise, schedule, x, noise=lambda level: None):
                 x = sampled
-            rows.append(torch.cat(list(model.decode(x[0].transpose(0, 1))), dim=2))
+            frames = list(model.decode(x[0].transpose(0, 1)))
+            rows.append(torch.cat(frames if pictures is None else [pictures[index], *frames], dim=2))
         return torch.cat(rows, dim=1)
 
     def configure_optimizers(self) -> dict:
-        networks = (self.model.model, self.model.cond_stage_model)
-        return warmup_cosine([weight for network in networks for weight in network.parameters()], self.optimization)
+        trained = [weight for weight in self.parameters() if weight.requires_grad]
+        return warmup_cosine(trained, self.optimization)
 
 
 def clip_timesteps(clips: int, length: int, *, diagonal: float, device: torch.device) -> Tensor:

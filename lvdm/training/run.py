@@ -131,7 +131,7 @@ def train(training: Training) -> Path:
     pl.seed_everything(training.seed)
     model = instantiate_from_config(read_config(training.model_config)["model"])
     if training.init_from is not None:
-        load_strictly(model, {name: value.float() for name, value in read_state_dict(training.init_from).items()})
+        start_from(model, training.init_from)
     data = read_dataset(training.data)
     if training.stage == "autoencoder":
         module, batches, draw = autoencoder_stage(model, data, training)
@@ -165,6 +165,16 @@ def train(training: Training) -> Path:
     return finished
 
 
+def start_from(model: LatentDiffusion, path: str) -> None:
+    """Take over the weights of a checkpoint. What only pictures need may be missing in it and stays as it is."""
+    state = {name: value.float() for name, value in read_state_dict(path).items()}
+    if model.takes_pictures:
+        parts = ("embedder.", "image_proj_model.")
+        fresh = {name: value for name, value in model.state_dict().items() if name.startswith(parts) or "_ip." in name}
+        state = fresh | state
+    load_strictly(model, state)
+
+
 def read_dataset(data: Mapping) -> Dataset:
     """The data set of a training config's `data` section."""
     try:
@@ -190,12 +200,17 @@ def diffusion_stage(model: LatentDiffusion, data: Dataset, training: Training) -
     shape = (
         encoded.latents.shape[1:] if training.clips else (*encoded.latents.shape[1:2], 1, *encoded.latents.shape[3:])
     )
-    return module, batches, lambda module: module.sample_sheet(training.sample_captions, shape)
+    captions, pictures = training.sample_captions, None
+    if model.takes_pictures:
+        shown = [encoded[index] for index in range(min(6, len(encoded)))]
+        captions, pictures = [item["caption"] for item in shown], torch.stack([item["pictures"][0] for item in shown])
+    return module, batches, lambda module: module.sample_sheet(captions, shape, pictures=pictures)
 
 
 def encoded_data(model: LatentDiffusion, data: Dataset, training: Training) -> LatentClips:
     """The data through the autoencoder; kept beside the output, for later stages and for resumed runs."""
-    digest = hashlib.sha256(repr((sorted(training.data.items()), model.scale_factor)).encode())
+    kind = (sorted(training.data.items()), model.scale_factor, *(["pictures"] if model.takes_pictures else []))
+    digest = hashlib.sha256(repr(kind).encode())
     for tensor in model.first_stage_model.state_dict().values():
         digest.update(tensor.cpu().numpy().tobytes())
     cache = Path(training.output).parent / f"latents_{digest.hexdigest()[:16]}.pt"

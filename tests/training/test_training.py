@@ -12,13 +12,13 @@ import torch
 import yaml
 from conftest import ROOT
 
-from lvdm.checkpoint import read_state_dict
+from lvdm.checkpoint import read_state_dict, save_half
 from lvdm.config import instantiate_from_config, load_model, read_config
 from lvdm.data.shapes import HELD_OUT_SCENES, SCENES, TRAINING_SCENES, Scene, ShapeClips
 from lvdm.data.videos import VideoFolder
 from lvdm.models.ddpm3d import LatentDiffusion
 from lvdm.training.diffusion import clip_timesteps, without_temporal_layers
-from lvdm.training.run import Training
+from lvdm.training.run import Training, start_from
 
 
 def write_configs(folder: Path) -> Path:
@@ -30,6 +30,10 @@ def write_configs(folder: Path) -> Path:
     params["first_stage_config"]["params"]["ddconfig"] |= {"ch": 8, "norm_num_groups": 4}
     params["cond_stage_config"]["params"]["arch"]["text_cfg"] |= {"width": 8, "heads": 2}
     (folder / "model.yaml").write_text(yaml.safe_dump(config))
+    visual = read_config(ROOT / "configs/inference_i2v_tiny.yaml")
+    visual["model"]["params"] |= params | {"image_proj_model_params": {"dim": 8, "embedding_dim": 64, "output_dim": 8}}
+    visual["model"]["params"]["unet_config"]["params"] |= {"use_image_attention": True}
+    (folder / "visual.yaml").write_text(yaml.safe_dump(visual))
     shared = {
         "model_config": str(folder / "model.yaml"),
         "data": {"kind": "shapes", "size": 8, "frames": 4, "height": 32, "width": 48},
@@ -42,6 +46,7 @@ def write_configs(folder: Path) -> Path:
         "autoencoder": {"stage": "autoencoder", "frames": 4},
         "frames": {"stage": "diffusion", "frames": 4, "objective": {"frames": 2}},
         "clips": {"stage": "diffusion", "frames": 4, "clips": 2},
+        "pictures": {"stage": "diffusion", "frames": 4, "clips": 4, "model_config": str(folder / "visual.yaml")},
     }
     previous = None
     for name, stage in stages.items():
@@ -88,6 +93,32 @@ def test_every_stage_trains_resumes_and_hands_on(tmp_path):
     train(tmp_path / "clips.yaml", "--steps", "5")  # nothing is left to do: the averaged weights stay
     after = read_state_dict(tmp_path / "clips" / "model.ckpt")
     assert all(torch.equal(before[name], after[name]) for name in before)
+
+
+def test_a_model_with_pictures_starts_from_one_without(tmp_path):
+    write_configs(tmp_path)
+    text_model = instantiate_from_config(read_config(tmp_path / "model.yaml")["model"])
+    save_half(text_model, tmp_path / "clips" / "model.ckpt")
+    train(tmp_path / "pictures.yaml")
+    before, after = (read_state_dict(tmp_path / name / "model.ckpt") for name in ("clips", "pictures"))
+    shared = [name for name in before if name.startswith(("first_stage_model.", "alphas"))]
+    assert all(torch.equal(before[name], after[name]) for name in shared)
+    assert any(after[name].any() for name in after if name.endswith("to_v_ip.weight"))  # zero before
+    assert set(before) < set(after)
+    other = {name: value for name, value in after.items() if not name.startswith("cond_stage_model.")}
+    torch.save(other, tmp_path / "other.ckpt")
+    model = instantiate_from_config(read_config(tmp_path / "visual.yaml")["model"])
+    with pytest.raises(ValueError, match="keys missing: cond_stage_model"):
+        start_from(model, tmp_path / "other.ckpt")
+
+
+def test_pictures_of_a_clip():
+    """The first is its first frame, the second the same scene some time before."""
+    clip = ShapeClips(5, lead=2)[3]
+    torch.testing.assert_close(clip["pictures"][0], clip["video"][:, 0])
+    assert (clip["pictures"][1] - clip["pictures"][0]).abs().max() > 0.5
+    later = ShapeClips(5, lead=96)[3]
+    torch.testing.assert_close(later["video"], clip["video"])
 
 
 @pytest.mark.parametrize(
