@@ -2,7 +2,7 @@
 
 python scripts/evaluate_shapes.py RESULTS... [--windows 0-15 84-99] [--held_out] [--json FILE]
 python scripts/evaluate_shapes.py --ground_truth [N]            the evaluator's own certificate
-python scripts/evaluate_shapes.py --write_prompts FILE [--count 60]
+python scripts/evaluate_shapes.py --write_prompts FILE.txt|FILE.csv [--count 60]    captions; in a .csv with pictures
 """
 
 import argparse
@@ -138,6 +138,24 @@ def choose_held_out(count: int) -> list[Scene]:
     return chosen
 
 
+def write_prompts(path: Path, scenes: Sequence[Scene]) -> None:
+    """Captions, one a line; or, as .csv, a table with a picture for each, rendered into a folder of the same name."""
+    if path.suffix != ".csv":
+        path.write_text("".join(f"{scene.caption}\n" for scene in scenes), encoding="utf-8")
+        return
+    torch.manual_seed(0)
+    folder = path.with_suffix("")
+    folder.mkdir(exist_ok=True)
+    lines = ["image,prompt\n"]
+    for index, scene in enumerate(scenes):
+        x, y, phase = (torch.rand(3) * torch.tensor([WIDTH, HEIGHT, 1])).tolist()
+        picture, _ = render(scene, trajectory(scene.motion, torch.zeros(1), x=x, y=y, phase=phase))
+        name = f"{index:03d}_{scene.color}_{scene.shape}.png"
+        iio.imwrite(folder / name, to_frames(picture)[0])
+        lines.append(f"{folder.name}/{name},{scene.caption}\n")
+    path.write_text("".join(lines), encoding="utf-8")
+
+
 def parse_window(text: str) -> tuple[int, int]:
     first, _, last = text.partition("-")
     if not (first.isdecimal() and last.isdecimal() and int(last) - int(first) + 1 >= MIN_FRAMES):
@@ -154,7 +172,7 @@ def main() -> int:
     parser.add_argument(
         "--ground_truth", nargs="?", type=int, const=len(SCENES), metavar="N", help="read rendered clips"
     )
-    parser.add_argument("--write_prompts", type=Path, metavar="FILE", help="write held-out captions, one a line")
+    parser.add_argument("--write_prompts", type=Path, metavar="FILE", help="write held-out captions")
     parser.add_argument("--count", type=int, default=60, help="how many captions --write_prompts writes")
     args = parser.parse_args()
     try:
@@ -163,8 +181,7 @@ def main() -> int:
         if args.ground_truth is not None:
             certify(args.ground_truth)
         elif args.write_prompts:
-            lines = [scene.caption + "\n" for scene in choose_held_out(args.count)]
-            args.write_prompts.write_text("".join(lines), encoding="utf-8")
+            write_prompts(args.write_prompts, choose_held_out(args.count))
         else:
             readings = evaluate(args.results, [parse_window(text) for text in args.windows], held_out=args.held_out)
             if args.json:

@@ -14,6 +14,7 @@ import torch
 
 from lvdm.data.shape_reader import Reading, read_clip, score
 from lvdm.data.shapes import BACKGROUNDS, DIRECTIONS, HELD_OUT_SCENES, SCENES, SHAPES, Scene, render, trajectory
+from lvdm.fifo.prompts import read_prompts
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "evaluate_shapes.py"
 spec = importlib.util.spec_from_file_location("evaluate_shapes", SCRIPT)
@@ -330,3 +331,13 @@ def test_command_writes_balanced_held_out_prompts(tmp_path, monkeypatch, capsys)
         assert max(counts) - min(counts) <= 2
     run(monkeypatch, capsys, "--write_prompts", again, "--count", 7)
     assert again.read_text().splitlines() == first.read_text().splitlines()[:7]
+
+
+def test_command_writes_pictures_beside_a_table_of_prompts(tmp_path, monkeypatch, capsys):
+    assert run(monkeypatch, capsys, "--write_prompts", tmp_path / "pairs.csv", "--count", 5)[0] == 0
+    prompts = read_prompts(tmp_path / "pairs.csv", with_pictures=True)
+    assert len(prompts) == 5
+    for prompt in prompts:
+        scene = Scene.parse(prompt.text)
+        shown = read_clip(np.repeat(iio.imread(prompt.picture.path)[None], 8, axis=0))
+        assert (shown.color, shown.shape, shown.background) == (scene.color, scene.shape, scene.background)
