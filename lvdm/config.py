@@ -79,13 +79,15 @@ def load_model(
         advice = f"; it fits --config {fitting}" if fitting else ""
         message = f"--ckpt_path {str(ckpt_path)!r}: does not fit --config {str(config)!r}: {error}{advice}"
         raise WrongCheckpointError(message) from error
-    del state
     model.unet.to(device, unet_dtype)
     for module in model.unet.modules():
         if isinstance(module, nn.Conv2d):
             module.to(memory_format=torch.channels_last)  # the layout that samplers feed it in
-    # A second mapping for the rest lets go of the pages of the file that the U-Net was converted from.
-    rest = {name: tensor for name, tensor in read_state_dict(ckpt_path).items() if not name.startswith("model.")}
+    # A second mapping of the file for what was not converted lets go of the first, and with it of converted pages.
+    untouched = [name for name, tensor in model.state_dict().items() if tensor.data_ptr() == state[name].data_ptr()]
+    del state
+    second = read_state_dict(ckpt_path)
+    rest = {name: second[name] for name in untouched}
     tables = model.fresh_tables()  # a file in half precision has rounded them
     model.load_state_dict(rest | tables, strict=False, assign=True)
     for module in model.children():
