@@ -1,6 +1,5 @@
 """Checkpoints: read any of the formats found in the wild without running what is in them, and load them strictly."""
 
-import os
 import pickle
 import re
 import warnings
@@ -17,6 +16,8 @@ import torch
 from omegaconf.base import ContainerMetadata, Metadata
 from safetensors import SafetensorError
 from torch import Tensor, nn
+
+from lvdm.files import whole_file
 
 DEEPSPEED_PREFIX = "_forward_module."
 
@@ -186,16 +187,13 @@ def load_strictly(model: nn.Module, state: Mapping[str, Tensor]) -> None:
 
 def save_half(model: nn.Module, path: str | Path) -> None:
     """Write `model`'s weights in half precision, buffers in full, as {"state_dict": ...}; atomically."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     buffers = {name for name, _ in model.named_buffers()}
     state = {
         name: tensor.detach().cpu().to(torch.float32 if name in buffers else torch.float16).clone()
         for name, tensor in model.state_dict().items()
     }
-    partial = path.with_name(f".{path.name}.partial")
-    torch.save({"state_dict": state}, partial)
-    os.replace(partial, path)
+    with whole_file(Path(path)) as partial:
+        torch.save({"state_dict": state}, partial)
 
 
 def file_digest(path: str | Path) -> str:

@@ -8,7 +8,7 @@ import sys
 import pytest
 from conftest import ROOT
 
-from lvdm.fifo.mode import Mode
+from lvdm.fifo.mode import TASKS, Mode
 from lvdm.fifo.options import parse_args
 from lvdm.fifo.prompts import read_prompts
 
@@ -21,7 +21,7 @@ COMMANDS = re.findall(r"python videocrafter_main\.py([^\n]*)", BASH)
 def test_commands_are_taken(command, monkeypatch):
     monkeypatch.chdir(ROOT)
     options = parse_args(shlex.split(command))
-    assert read_prompts(options.prompt_file, experiment=options.experiment)
+    assert read_prompts(options.prompt_file, with_pictures=options.mode.from_picture)
 
 
 def test_there_are_commands():
@@ -51,13 +51,11 @@ def test_every_word_of_the_table_of_modes_is_one():
     table = README[README.index("## Modes") : README.index("## What a run writes")]
     rows = [line.split("|")[1] for line in table.splitlines() if line.startswith("| `")]
     words = [re.findall("`([^`]+)`", row) for row in rows]
-    assert len(words) == 5
-    for task in (*words[0], *words[1]):
-        assert Mode.parse(task).task == task
-    *qcaches, first, second = words[2]
+    *tasks, (*qcaches, first, second), (weight, *_), (unilatent, *_) = words
+    assert {task for (task,) in tasks} == set(TASKS)
     for qcache in qcaches:
         for attention in (first, second):
-            assert Mode.parse(f"t2v_{words[4][0]}_{qcache}{attention}_{words[3][0]}").unilatent
+            assert Mode.parse(f"t2v_{unilatent}_{qcache}{attention}_{weight}").unilatent
 
 
 def test_links_to_files_lead_somewhere():

@@ -1,7 +1,6 @@
 """The base clip: f frames sampled as the model was trained, from which the queue is filled."""
 
 import json
-import os
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from hashlib import sha256
@@ -17,6 +16,7 @@ from lvdm.config import read_config
 from lvdm.fifo.noise import KeyedNoise, Noise
 from lvdm.fifo.options import Options
 from lvdm.fifo.pictures import Picture
+from lvdm.files import whole_file
 from lvdm.models.samplers.ddim import DDIMSchedule, Denoise, sample_clip
 
 
@@ -64,12 +64,9 @@ def cached_base_clip(key: Mapping, folder: Path, *, device: torch.device, sample
     with suppress(OSError, SafetensorError, KeyError):
         return load_file(path)["latents"].to(device)
     latents = sample()
-    partial = path.with_name(f".{path.stem}.{os.getpid()}.partial")  # processes may sample the same clip
-    folder.mkdir(parents=True, exist_ok=True)
     try:
-        save_file({"latents": latents.contiguous().cpu()}, partial)
-        os.replace(partial, path)
+        with whole_file(path) as partial:
+            save_file({"latents": latents.contiguous().cpu()}, partial)
     except (OSError, SafetensorError) as error:
-        partial.unlink(missing_ok=True)
         raise OSError(f"--output_dir: the base clip cannot be written to {path} ({error})") from error
     return latents

@@ -12,6 +12,7 @@ from typing import Any
 
 from lvdm.fifo.options import Options
 from lvdm.fifo.prompts import Prompt
+from lvdm.files import whole_file
 
 PACKAGES = ("torch", "numpy", "open_clip_torch", "pytorch-lightning", "imageio")
 
@@ -65,11 +66,9 @@ def write_record(
         "packages": {"python": platform.python_version()} | {name: _version(name) for name in PACKAGES},
         "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
     }
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.stem}.partial{path.suffix}")
-    # paths and the mode become their names
-    partial.write_text(json.dumps(record, default=str, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
-    partial.replace(path)
+    text = json.dumps(record, default=str, ensure_ascii=False, indent=2)  # paths and the mode become their names
+    with whole_file(path) as partial:
+        partial.write_text(f"{text}\n", encoding="utf-8")
 
 
 def _times(seconds: Mapping[str, float], frames: int) -> dict[str, Any]:

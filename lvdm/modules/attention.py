@@ -5,7 +5,7 @@ frame attend to one another and to the context; a temporal transformer lets the 
 another (its attn2 is self-attention too).
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import torch
 import torch.nn.functional as F
@@ -170,7 +170,41 @@ class BasicTransformerBlock(nn.Module):
         return self.attn2(queries, context).reshape(x.shape)
 
 
-class SpatialTransformer(nn.Module):
+class Transformer(nn.Module):
+    """What spatial and temporal transformers share: norm, projection, blocks, and a projection back, zero at first.
+
+    `convolution` is the kind of layer that checkpoints store the projections as, unless they are linear.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        blocks: Iterable[BasicTransformerBlock],
+        *,
+        inner_dim: int,
+        convolution: type[nn.Conv1d] | type[nn.Conv2d],
+        use_linear: bool,
+        norm_num_groups: int,
+    ):
+        super().__init__()
+
+        def projection(dim_in: int, dim_out: int) -> nn.Module:
+            return nn.Linear(dim_in, dim_out) if use_linear else convolution(dim_in, dim_out, 1)
+
+        self.norm = nn.GroupNorm(norm_num_groups, channels, eps=1e-6)
+        self.proj_in = projection(channels, inner_dim)
+        self.transformer_blocks = nn.ModuleList(blocks)
+        self.proj_out = zero_module(projection(inner_dim, channels))
+
+    def transform(self, tokens: Tensor, context: Tensor | None = None) -> Tensor:
+        """Normed tokens (N, L, C) -> what is to be added to the features, (N, L, C)."""
+        tokens = project(self.proj_in, tokens)
+        for block in self.transformer_blocks:
+            tokens = block(tokens, context)
+        return project(self.proj_out, tokens)
+
+
+class SpatialTransformer(Transformer):
     """Transformer over the H W positions of each frame."""
 
     def __init__(
@@ -186,11 +220,8 @@ class SpatialTransformer(nn.Module):
         image_attention: bool,
         norm_num_groups: int,
     ):
-        super().__init__()
         inner_dim = heads * dim_head
-        self.norm = nn.GroupNorm(norm_num_groups, channels, eps=1e-6)
-        self.proj_in = nn.Linear(channels, inner_dim) if use_linear else nn.Conv2d(channels, inner_dim, 1)
-        self.transformer_blocks = nn.ModuleList(
+        blocks = (
             BasicTransformerBlock(
                 inner_dim,
                 heads=heads,
@@ -201,21 +232,23 @@ class SpatialTransformer(nn.Module):
             )
             for _ in range(depth)
         )
-        proj_out = nn.Linear(inner_dim, channels) if use_linear else nn.Conv2d(inner_dim, channels, 1)
-        self.proj_out = zero_module(proj_out)
+        super().__init__(
+            channels,
+            blocks,
+            inner_dim=inner_dim,
+            convolution=nn.Conv2d,
+            use_linear=use_linear,
+            norm_num_groups=norm_num_groups,
+        )
 
     def forward(self, x: Tensor, context: Tensor) -> Tensor:
         """x (B T, C, H, W), context (B, T or 1, M, D)."""
         height, width = x.shape[2:]
-        h = rearrange(self.norm(x), "bt c h w -> bt (h w) c")
-        h = project(self.proj_in, h)
-        for block in self.transformer_blocks:
-            h = block(h, context)
-        h = project(self.proj_out, h)
+        h = self.transform(rearrange(self.norm(x), "bt c h w -> bt (h w) c"), context)
         return x + rearrange(h, "bt (h w) c -> bt c h w", h=height, w=width)
 
 
-class TemporalTransformer(nn.Module):
+class TemporalTransformer(Transformer):
     """Transformer over the T frames at each position; its norm sees the whole clip."""
 
     def __init__(
@@ -230,28 +263,27 @@ class TemporalTransformer(nn.Module):
         norm_num_groups: int,
         relative_positions: int | None,
     ):
-        super().__init__()
         inner_dim = heads * dim_head
-        self.norm = nn.GroupNorm(norm_num_groups, channels, eps=1e-6)
-        self.proj_in = nn.Linear(channels, inner_dim) if use_linear else nn.Conv1d(channels, inner_dim, 1)
-        self.transformer_blocks = nn.ModuleList(
+        blocks = (
             BasicTransformerBlock(
                 inner_dim, heads=heads, dim_head=dim_head, dropout=dropout, relative_positions=relative_positions
             )
             for _ in range(depth)
         )
-        proj_out = nn.Linear(inner_dim, channels) if use_linear else nn.Conv1d(inner_dim, channels, 1)
-        self.proj_out = zero_module(proj_out)
+        super().__init__(
+            channels,
+            blocks,
+            inner_dim=inner_dim,
+            convolution=nn.Conv1d,
+            use_linear=use_linear,
+            norm_num_groups=norm_num_groups,
+        )
 
     def forward(self, x: Tensor, clips: int) -> Tensor:
         """x (B T, C, H, W) of B = `clips` clips."""
         height, width = x.shape[2:]
         h = self.norm(rearrange(x, "(b t) c h w -> b c t (h w)", b=clips))
-        h = rearrange(h, "b c t hw -> (b hw) t c")
-        h = project(self.proj_in, h)
-        for block in self.transformer_blocks:
-            h = block(h)
-        h = project(self.proj_out, h)
+        h = self.transform(rearrange(h, "b c t hw -> (b hw) t c"))
         return x + rearrange(h, "(b h w) t c -> (b t) c h w", h=height, w=width)
 
 

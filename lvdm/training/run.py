@@ -19,6 +19,7 @@ from lvdm.data.latents import LatentClips, encode_clips, latent_deviation
 from lvdm.data.shapes import ShapeClips
 from lvdm.data.videos import VideoFolder
 from lvdm.fifo.sinks import to_uint8
+from lvdm.files import whole_file
 from lvdm.models.ddpm3d import LatentDiffusion
 from lvdm.training.autoencoder import AutoencoderTraining, ReconstructionLoss
 from lvdm.training.diffusion import DiffusionTraining, Objective
@@ -215,10 +216,8 @@ def encoded_data(model: LatentDiffusion, data: Dataset, training: Training) -> L
         digest.update(tensor.cpu().numpy().tobytes())
     cache = Path(training.output).parent / f"latents_{digest.hexdigest()[:16]}.pt"
     if not cache.exists():
-        encoded = encode_clips(model, data)
-        partial = cache.with_suffix(".partial")
-        torch.save(vars(encoded), partial)
-        partial.replace(cache)
+        with whole_file(cache) as partial:
+            torch.save(vars(encode_clips(model, data)), partial)
     return LatentClips(**torch.load(cache, weights_only=True))
 
 
