@@ -2,19 +2,21 @@
 
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from itertools import islice
 
 import torch
+from torch import Tensor
 from tqdm import tqdm
 
 from lvdm.checkpoint import file_digest
 from lvdm.config import load_model
 from lvdm.fifo.base_clip import base_clip_key, cached_base_clip, sample_base_clip
 from lvdm.fifo.conditioning import Conditioning, GuidedDenoiser
-from lvdm.fifo.noise import KeyedNoise
+from lvdm.fifo.noise import KeyedNoise, Noise
 from lvdm.fifo.options import Options, check_writable, one_line, parse_args
+from lvdm.fifo.pictures import as_tensor
 from lvdm.fifo.prompts import Prompt, read_prompts, share
 from lvdm.fifo.queue import LatentQueue
 from lvdm.fifo.record import Stopwatch, comment, write_record
@@ -51,16 +53,15 @@ def make_video(model: LatentDiffusion, prompt: Prompt, options: Options, *, dige
     remark = comment(options, prompt, seed=seed)
     clock = Stopwatch()
 
-    conditioning = Conditioning.of_text(model, prompt.text, fps=options.fps)
-    picture = None
+    picture, conditioning = None, Conditioning.of_text(model, prompt.text, fps=options.fps)
     if prompt.picture is not None:
         picture = prompt.picture.read(options.height, options.width, fit=options.image_fit)
-        conditioning = conditioning.with_picture(model.encode_pictures(picture.to(device)))
+        conditioning = conditioning.with_picture(model.encode_pictures(as_tensor(picture).to(device)))
     denoise = GuidedDenoiser(model.unet, conditioning, options.unconditional_guidance_scale, workers)
     shape = model.latent_shape(options.height, options.width)
     noise = KeyedNoise(seed, prompt.text, prompt.repetition, shape, device)
 
-    def sample() -> torch.Tensor:
+    def sample() -> Tensor:
         base_schedule = DDIMSchedule.of_model(model, steps, spacing=options.base_spacing, eta=options.eta)
         return sample_base_clip(denoise, base_schedule, frames=f, noise=noise)
 
@@ -79,7 +80,7 @@ def make_video(model: LatentDiffusion, prompt: Prompt, options: Options, *, dige
     rule = QueryReuse(*mode.qcache, options.qcache_weight) if mode.qcache else None
     if mode.seeded:
         denoise = denoise.with_picture(model.encode_pictures(model.decode(clip[:, :, 0])))
-    passes = steps - f + length  # the first steps - f of them are warm-up
+    total = steps - f + length  # the first steps - f passes are warm-up
     with ExitStack() as stack:
         stack.enter_context(reuse_queries(model.unet, rule))
         video = stack.enter_context(
@@ -91,19 +92,15 @@ def make_video(model: LatentDiffusion, prompt: Prompt, options: Options, *, dige
                 fps=options.output_fps,
                 comment=remark,
                 save_frames=options.save_frames,
-                picture=None if picture is None else to_uint8(picture[0]),
+                picture=picture,
             )
         )
         slots = stack.enter_context(PngSink(folder / "queue", slots=start.slots)) if options.save_queue else None
-        bar = stack.enter_context(tqdm(total=passes, desc="passes", leave=False))
-        # `denoise` is looked up at each pass: with t2v_seed_ar it is another one after every frame.
-        queues = fifo(lambda x, timesteps: denoise(x, timesteps), schedule, start, noise=noise)
-        for queue in islice(queues, passes):
-            if queue.head_frame >= 0:
-                frame = model.decode(queue.head)
+        bar = stack.enter_context(tqdm(total=total, desc="passes", leave=False))
+        passes = decoded_passes(model, denoise, schedule, start, noise=noise, reseeded=mode.reseeded)
+        for queue, frame in islice(passes, total):
+            if frame is not None:
                 video.write(to_uint8(frame[0]))
-                if mode.reseeded:
-                    denoise = denoise.with_picture(model.encode_pictures(frame))
             if slots is not None:
                 for latent in queue.latents.unbind(2):
                     slots.write(to_uint8(model.decode(latent)[0]))
@@ -113,6 +110,30 @@ def make_video(model: LatentDiffusion, prompt: Prompt, options: Options, *, dige
     clock.lap("queue")
     path = folder / f"{prompt.experiment}.json"
     write_record(path, options, prompt=prompt, seed=seed, frames=length, checkpoint_digest=digest, seconds=clock.laps)
+
+
+def decoded_passes(
+    model: LatentDiffusion,
+    denoise: GuidedDenoiser,
+    schedule: DDIMSchedule,
+    start: LatentQueue,
+    *,
+    noise: Noise,
+    reseeded: bool,
+) -> Iterator[tuple[LatentQueue, Tensor | None]]:
+    """Each pass's queue, and the frame (1, 3, H, W) that it finished; None while the queue warms up.
+
+    reseeded: a finished frame becomes the picture on which the passes after it are conditioned.
+    """
+
+    def newest(x: Tensor, timesteps: Tensor) -> Tensor:
+        return denoise(x, timesteps)  # looked up at each pass
+
+    for queue in fifo(newest, schedule, start, noise=noise):
+        frame = model.decode(queue.head) if queue.head_frame >= 0 else None
+        yield queue, frame
+        if reseeded and frame is not None:
+            denoise = denoise.with_picture(model.encode_pictures(frame))
 
 
 def main(argv: Sequence[str]) -> int:

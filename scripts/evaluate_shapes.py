@@ -6,6 +6,7 @@ python scripts/evaluate_shapes.py --write_prompts FILE.txt|FILE.csv [--count 60]
 """
 
 import argparse
+import csv
 import json
 import sys
 from collections import Counter, defaultdict
@@ -43,6 +44,16 @@ DEGRADATIONS = {  # what a small autoencoder and a video file do to frames (T, 3
 }
 
 
+COUNTED = {
+    "background": ["background"],
+    "color": ["color"],
+    "shape": ["shape"],
+    "color and shape": ["color", "shape"],
+    "motion": ["motion"],
+    "all four": ["background", "color", "shape", "motion"],
+}
+
+
 def find_videos(root: Path) -> Iterator[tuple[Path, Mapping]]:
     """Every `{prompt}/{experiment}/` below `root` that holds an `{experiment}.json` with a prompt, and that JSON."""
     for path in sorted(root.rglob("*.json")):
@@ -67,8 +78,8 @@ def read_frames(folder: Path, count: int) -> np.ndarray:
 
 
 def evaluate(roots: Sequence[Path], windows: Sequence[tuple[int, int]], *, held_out: bool) -> list[dict]:
-    """Print one table per results folder and experiment, then what was left out; return every reading."""
-    tables, videos, skipped, short = defaultdict(lambda: {f"{a}-{b}": [] for a, b in windows}), [], [], []
+    """Print a line for each results folder, experiment and window, then what was left out; return every reading."""
+    lines, videos, skipped, short = defaultdict(list), [], [], []
     for root, folder, settings in [(base, *found) for base in roots for found in find_videos(base)]:
         try:
             scene = Scene.parse(settings["prompt"])
@@ -78,20 +89,20 @@ def evaluate(roots: Sequence[Path], windows: Sequence[tuple[int, int]], *, held_
         except (ValueError, OSError, SyntaxError) as error:  # SyntaxError: Pillow's word for a broken file
             skipped.append(f"{folder}: {str(error).splitlines()[0]}")
             continue
-        columns, readings = tables[f"{root}: {folder.name}"], {}
+        readings = {}
         for first, last in windows:
             if last >= len(frames):
                 short.append(f"{folder}: {len(frames)} frames do not reach {first}-{last}")
                 continue
             reading = read_clip(frames[first : last + 1])
             readings[f"{first}-{last}"] = {"reading": asdict(reading), "right": score(reading, scene)}
-            columns[f"{first}-{last}"].append(score(reading, scene))
+            lines[f"{root}: {folder.name}, {first}-{last}"].append(score(reading, scene))
         videos.append({"path": str(folder), "mode": settings.get("mode"), "prompt": scene.caption, "windows": readings})
-    for title, columns in tables.items():
-        print_table(title, columns)
-    for problem, lines in (("skipped", skipped), ("too short", short)):
-        if lines:
-            print("\n  ".join([f"\n{problem}: {len(lines)}", *lines]))
+    if videos:
+        print_table(lines)
+    for problem, cases in (("skipped", skipped), ("too short", short)):
+        if cases:
+            print("\n  ".join([f"\n{problem}: {len(cases)}", *cases]))
     if not videos:
         raise ValueError(f"no videos to evaluate in {', '.join(map(str, roots))}")
     return videos
@@ -103,7 +114,7 @@ def certify(count: int) -> None:
         raise ValueError(f"--ground_truth {count}: expected at least 1")
     torch.manual_seed(0)
     trials = {"clean": [], **{name: [change] for name, change in DEGRADATIONS.items()}, "all": DEGRADATIONS.values()}
-    columns = {name: [] for name in trials}
+    lines = {name: [] for name in trials}
     for index in range(count):
         scene = SCENES[index * 37 % len(SCENES)]  # every scene once before any comes twice, and all words early
         x, y, phase = (torch.rand(3) * torch.tensor([WIDTH, HEIGHT, 1])).tolist()
@@ -112,18 +123,16 @@ def certify(count: int) -> None:
             video = clip
             for change in changes:
                 video = change(video)
-            columns[name].append(score(read_clip(to_frames(video)), scene))
-    print_table("ground truth", columns)
+            lines[name].append(score(read_clip(to_frames(video)), scene))
+    print_table(lines)
 
 
-def print_table(title: str, columns: Mapping[str, Sequence[Mapping[str, bool]]]) -> None:
-    """A Markdown table of the percentage that is right; one row an attribute."""
-    heads = [f"{name} (n={len(rows)})" for name, rows in columns.items()]
-    print(f"\n### {title}\n\n| right, % | {' | '.join(heads)} |\n{'|---' * (len(heads) + 1)}|")
-    columns = [[{**row, "all four": all(row.values())} for row in rows] for rows in columns.values()]
-    for key in ("background", "color", "shape", "motion", "all four"):
-        cells = [f"{100 * np.mean([row[key] for row in rows]):.1f}" if rows else "-" for rows in columns]
-        print(f"| {key} | {' | '.join(cells)} |")
+def print_table(lines: Mapping[str, Sequence[Mapping[str, bool]]]) -> None:
+    """A Markdown table of the percentage that is right: a line for each name, a column for what is counted."""
+    print(f"| right, % | n | {' | '.join(COUNTED)} |\n{'|---' * (len(COUNTED) + 2)}|")
+    for name, scores in lines.items():
+        shares = (np.mean([all(row[part] for part in parts) for row in scores]) for parts in COUNTED.values())
+        print(f"| {name} | {len(scores)} | {' | '.join(f'{100 * share:.1f}' for share in shares)} |")
 
 
 def choose_held_out(count: int) -> list[Scene]:
@@ -140,20 +149,21 @@ def choose_held_out(count: int) -> list[Scene]:
 
 def write_prompts(path: Path, scenes: Sequence[Scene]) -> None:
     """Captions, one a line; or, as .csv, a table with a picture for each, rendered into a folder of the same name."""
-    if path.suffix != ".csv":
+    if path.suffix.lower() != ".csv":
         path.write_text("".join(f"{scene.caption}\n" for scene in scenes), encoding="utf-8")
         return
     torch.manual_seed(0)
     folder = path.with_suffix("")
     folder.mkdir(exist_ok=True)
-    lines = ["image,prompt\n"]
+    rows = [("image", "prompt")]
     for index, scene in enumerate(scenes):
         x, y, phase = (torch.rand(3) * torch.tensor([WIDTH, HEIGHT, 1])).tolist()
         picture, _ = render(scene, trajectory(scene.motion, torch.zeros(1), x=x, y=y, phase=phase))
         name = f"{index:03d}_{scene.color}_{scene.shape}.png"
         iio.imwrite(folder / name, to_frames(picture)[0])
-        lines.append(f"{folder.name}/{name},{scene.caption}\n")
-    path.write_text("".join(lines), encoding="utf-8")
+        rows.append((f"{folder.name}/{name}", scene.caption))
+    with open(path, "w", encoding="utf-8", newline="") as file:
+        csv.writer(file, lineterminator="\n").writerows(rows)
 
 
 def parse_window(text: str) -> tuple[int, int]:

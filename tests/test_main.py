@@ -5,6 +5,7 @@ import os
 import pickle
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import imageio.v3 as iio
@@ -13,10 +14,16 @@ import pytest
 import torch
 from conftest import ROOT, with_golden_weights
 from PIL import Image
+from safetensors.torch import load_file
 
 import videocrafter_main
 from lvdm.checkpoint import save_half
-from lvdm.config import instantiate_from_config, read_config
+from lvdm.config import instantiate_from_config, load_model, read_config
+from lvdm.fifo.conditioning import Conditioning, GuidedDenoiser
+from lvdm.fifo.noise import KeyedNoise
+from lvdm.fifo.queue import LatentQueue
+from lvdm.fifo.sampler import fifo
+from lvdm.models.samplers.ddim import DDIMSchedule
 
 SMALL = ["--video_length", "4", "-n", "2", "-l", "3", "--device", "cpu"]
 RED, BLUE = "a red circle moving right on a black background", "a blue star pulsing on a pink background"
@@ -178,6 +185,11 @@ def picture(path: Path, color: tuple[int, int, int]) -> Path:
     return path
 
 
+def one(folder: Path, pattern: str) -> Path:
+    (found,) = folder.glob(pattern)
+    return found
+
+
 def test_a_picture_is_in_the_video_and_in_what_it_says_of_itself(tmp_path, visual_model):
     picture(tmp_path / "red;.png", (220, 20, 20))
     picture(tmp_path / "blue.png", (20, 20, 220))
@@ -187,32 +199,101 @@ def test_a_picture_is_in_the_video_and_in_what_it_says_of_itself(tmp_path, visua
     assert command(*arguments, tmp_path / "again") == 0
     frames = frames_below(tmp_path / "out")
     assert frames == frames_below(tmp_path / "again")
-    assert len(set(frames.values())) == len(frames) == 6  # the picture is felt
+    assert len(set(frames.values())) == len(frames) == 6
+    assert len(list((tmp_path / "out/latents").iterdir())) == 2
+    assert len({path.read_bytes() for path in tmp_path.glob("out/*/*/origin.gif")}) == 2
     names = set()
     for path in (tmp_path / "out").glob("*/*/i2v_TTqcache_attn1.json"):
         image = json.loads(path.read_text())["image"]
         names.add(Path(image["path"]).name)
         assert image["digest"] == videocrafter_main.file_digest(image["path"])
         tile = iio.imread(path.with_suffix(".png"))[40, 48]
-        assert abs(tile.astype(int) - Image.open(image["path"]).getpixel((5, 5))).max() <= 1
+        assert tuple(tile) == Image.open(image["path"]).getpixel((5, 5))
     assert names == {"red;.png", "blue.png"}
 
 
-def test_seeding_changes_the_queue_and_not_the_base_clip(tmp_path, visual_model):
+def test_the_picture_is_felt_in_the_queue_too(tmp_path, visual_model):
+    """With another picture's base clip in the place of its own, a video differs from both."""
+    frames = {}
+    for name, color in (("red", (220, 20, 20)), ("blue", (20, 20, 220))):
+        picture(tmp_path / f"{name}.png", color)
+        prompts = prompt_file(tmp_path, f"{name}.png;{RED}", name=f"{name}.txt")
+        assert command(*visual_model, "-m", "i2v", "-p", prompts, "--output_dir", tmp_path / name) == 0
+        frames[name] = one(tmp_path, f"{name}/*/*/fifo/00000.png").read_bytes()
+    red, blue = (one(tmp_path, f"{name}/latents/*") for name in ("red", "blue"))
+    blue.write_bytes(red.read_bytes())
+    assert command(*visual_model, "-m", "i2v", "-p", tmp_path / "blue.txt", "--output_dir", tmp_path / "blue") == 0
+    assert one(tmp_path, "blue/*/*/origin.gif").read_bytes() == one(tmp_path, "red/*/*/origin.gif").read_bytes()
+    assert one(tmp_path, "blue/*/*/fifo/00000.png").read_bytes() not in frames.values()
+
+
+def test_image_fit(tmp_path, visual_model):
+    halves = np.zeros((40, 160, 3), np.uint8)
+    halves[:, :80] = 255
+    Image.fromarray(halves).save(tmp_path / "wide.png")
+    prompts = prompt_file(tmp_path, f"wide.png;{RED}")
+    for fit in ("crop", "pad"):
+        flags = ["-m", "i2v", "--image_fit", fit, "-ex", fit]
+        assert command(*visual_model, *flags, "-p", prompts, "--output_dir", tmp_path) == 0
+    assert one(tmp_path, "*/crop/origin.gif").read_bytes() != one(tmp_path, "*/pad/origin.gif").read_bytes()
+
+
+def test_seeds_are_the_frames_that_they_should_be(tmp_path, visual_model):
+    """The command's frames against a queue that is conditioned by hand."""
     prompts = prompt_file(tmp_path, RED)
-    found = {}
+    frames = {}
     for mode in ("t2v", "t2v_seed", "t2v_seed_ar"):
         assert command(*visual_model, "-m", mode, "-p", prompts, "--output_dir", tmp_path) == 0
-        (folder,) = tmp_path.glob(f"*/{mode}")
-        found[mode] = [iio.imread(path) for path in sorted((folder / "fifo").iterdir())]
-        assert iio.imread(folder / "origin.gif", index=None).tolist() == iio.imread(
-            next(tmp_path.glob("*/t2v/origin.gif")), index=None
-        ).tolist()  # fmt: skip
-    assert len(list((tmp_path / "latents").iterdir())) == 1
-    assert not np.array_equal(found["t2v"][0], found["t2v_seed"][0])
-    # Until the first frame is out, both seeded modes have the same condition.
-    assert np.array_equal(found["t2v_seed"][0], found["t2v_seed_ar"][0])
-    assert not np.array_equal(found["t2v_seed"][1], found["t2v_seed_ar"][1])
+        frames[mode] = [iio.imread(path) for path in sorted(tmp_path.glob(f"*/{mode}/fifo/*.png"))]
+    clip = load_file(one(tmp_path, "latents/*"))["latents"]  # one for all three
+    options = videocrafter_main.parse_args([*map(str, visual_model), "-p", str(prompts)])
+    model = load_model(ROOT / options.config, options.ckpt_path, device=torch.device("cpu"))
+    noise = KeyedNoise(options.seed, RED, 0, (4, 8, 12), torch.device("cpu"))
+    schedule = DDIMSchedule.of_model(model, 8, eta=1.0)
+
+    def emitted(pictures: dict[int, torch.Tensor], *, renewed: bool = False) -> Iterator[np.ndarray]:
+        """The frames, with `pictures` (latents) taking their place in the context before the pass of that number."""
+        denoise = GuidedDenoiser(model.unet, Conditioning.of_text(model, RED, fps=8), 4.0)
+        queue = LatentQueue.from_clip(clip, schedule, noise=noise, stride=2)
+        for number in range(8 - 4 + 3):
+            if number in pictures:
+                denoise = denoise.with_picture(model.encode_pictures(model.decode(pictures[number])))
+            queue = next(fifo(denoise, schedule, queue, noise=noise))
+            if queue.head_frame >= 0:
+                if renewed:
+                    pictures[number + 1] = queue.head
+                yield videocrafter_main.to_uint8(model.decode(queue.head)[0])
+            queue = queue.shift(noise.draw("enqueue", [int(queue.frames[-1]) + 1], [8]))
+
+    expected = {
+        "t2v": emitted({}),
+        "t2v_seed": emitted({0: clip[:, :, 0]}),
+        "t2v_seed_ar": emitted({0: clip[:, :, 0]}, renewed=True),
+    }
+    for mode, made in expected.items():
+        for ours, theirs in zip(made, frames[mode], strict=True):
+            assert np.abs(ours.astype(int) - theirs).max() <= 1
+    assert not np.array_equal(frames["t2v"][0], frames["t2v_seed"][0])
+    assert np.array_equal(frames["t2v_seed"][0], frames["t2v_seed_ar"][0])
+    assert not np.array_equal(frames["t2v_seed"][1], frames["t2v_seed_ar"][1])
+
+
+@pytest.mark.parametrize(
+    ("mode", "without", "flags"),
+    [
+        ("t2v_seed_TTqcache_unilatent", "t2v_seed_unilatent", []),
+        ("t2v_seed_ar_unilatent", "t2v_unilatent", ["--no-lookahead_denoising"]),
+        ("i2v_STqcache_attn2_weighted50", "i2v", ["--no-lookahead_denoising"]),
+    ],
+)
+def test_pictures_go_with_everything_else(tmp_path, visual_model, mode, without, flags):
+    picture(tmp_path / "red.png", (220, 20, 20))
+    table = prompt_file(tmp_path, "prompt,image", f"{RED},red.png", name="prompts.csv")
+    for name in (mode, without):
+        arguments = ["-m", name, "-ex", name, "-p", table, "--output_dir", tmp_path, *flags]
+        assert command(*visual_model, *arguments) == 0
+    with_it, without_it = (one(tmp_path, f"*/{name}/fifo/00002.png").read_bytes() for name in (mode, without))
+    assert with_it != without_it
 
 
 def test_one_table_serves_every_mode(tmp_path, visual_model):
@@ -261,6 +342,7 @@ BAD = [
     (["-m", "t2v_sparkle"], ["--mode", "sparkle", "unilatent"]),
     (["-m", "i2v", "--config", "configs/inference_t2v_tiny.yaml"], ["--mode", "i2v", "no image", "inference_i2v_tiny"]),
     (["--image_fit", "zoom"], ["--image_fit", "zoom", "crop"]),
+    (["--image_fit", "pad"], ["--image_fit", "i2v"]),
     (["-p", "nowhere.txt"], ["--prompt_file", "nowhere.txt"]),
     (["-p", "{empty}"], ["--prompt_file", "empty.txt"]),
     (["-p", "{no_column}"], ["--prompt_file", "prompt"]),

@@ -48,7 +48,7 @@ class Options:
     height: int  # pixels
     width: int  # pixels
     fps: int  # that the model is told
-    image_fit: str  # one of FITS
+    image_fit: str  # one of FITS; only i2v reads pictures
     # the model
     config: Path
     ckpt_path: Path
@@ -112,7 +112,7 @@ def parse_args(argv: Sequence[str]) -> Options:
         height=args.height,
         width=args.width,
         fps=args.fps,
-        image_fit=args.image_fit,
+        image_fit=_image_fit(args, mode),
         config=args.config,
         ckpt_path=Path(_needed(args, "ckpt_path")),
         video_length=args.video_length,
@@ -171,9 +171,7 @@ def _parser() -> argparse.ArgumentParser:
     group.add_argument("--height", type=int, help="pixels")
     group.add_argument("--width", type=int, help="pixels")
     group.add_argument("--fps", type=int, help="frame rate that the model is told")
-    group.add_argument(
-        "--image_fit", choices=FITS, default="crop", help="pictures of another aspect ratio (default crop)"
-    )
+    group.add_argument("--image_fit", choices=FITS, help="pictures of another aspect ratio (i2v; default crop)")
 
     group = parser.add_argument_group("the model")
     group.add_argument("--config", type=Path, help="YAML file (default: the embedded model that can do the --mode)")
@@ -323,6 +321,12 @@ def _needed(args: argparse.Namespace, key: str) -> Any:
     if getattr(args, key) is None:
         raise ValueError(f"--{key} is missing, and --config {str(args.config)!r} has no inference.{key}")
     return getattr(args, key)
+
+
+def _image_fit(args: argparse.Namespace, mode: Mode) -> str:
+    if args.image_fit is not None and not mode.from_picture:
+        raise ValueError(f"--image_fit {args.image_fit!r}: only --mode i2v reads pictures, and it is {args.mode!r}")
+    return args.image_fit or FITS[0]
 
 
 def _qcache_weight(args: argparse.Namespace, mode: Mode) -> float:

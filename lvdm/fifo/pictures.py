@@ -1,7 +1,8 @@
 """Pictures that a video begins from: found, checked, and made the size of the video."""
 
-import hashlib
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,9 +12,27 @@ import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
+from lvdm.checkpoint import file_digest
+
 FITS = ("crop", "pad", "stretch")
-MIN_SIDE, MAX_SIDE = 16, 16384  # pixels
-VIDEO_SUFFIXES = (".mp4", ".m4v", ".mov", ".webm", ".mkv", ".avi")
+FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP")  # Pillow's names; it knows others that run programs
+MIN_SIDE, MAX_SIDE, MAX_PIXELS = 16, 16384, 100_000_000
+
+ORIENTATION = 0x0112  # the EXIF tag; its values from 2 on, and what makes such a picture upright
+UPRIGHT = dict(
+    enumerate(
+        (
+            Image.Transpose.FLIP_LEFT_RIGHT,
+            Image.Transpose.ROTATE_180,
+            Image.Transpose.FLIP_TOP_BOTTOM,
+            Image.Transpose.TRANSPOSE,
+            Image.Transpose.ROTATE_270,
+            Image.Transpose.TRANSVERSE,
+            Image.Transpose.ROTATE_90,
+        ),
+        start=2,
+    )
+)
 
 
 @dataclass(frozen=True)
@@ -27,14 +46,14 @@ class Picture:
     def find(cls, name: str, *, folder: Path) -> "Picture":
         """The picture `name`, looked up in `folder` and then in the working directory, read once to see that it can be.
 
-        Raises FileNotFoundError or ValueError with a sentence that begins with the name.
+        Raises ValueError with a sentence that begins with the name.
         """
         places = [Path(name)] if Path(name).is_absolute() else [folder / name, Path(name)]
-        path = next((place for place in places if place.is_file()), None)
-        if path is None:
-            raise FileNotFoundError(f"{name!r}: there is no such picture; looked for {' and '.join(map(str, places))}")
         try:
-            picture = cls(path, hashlib.sha256(path.read_bytes()).hexdigest())
+            path = next((place for place in places if place.is_file()), None)
+            if path is None:
+                raise ValueError(f"there is no such picture; looked for {' and '.join(map(str, places))}")
+            picture = cls(path, file_digest(path))
             picture.open()
         except (OSError, ValueError) as error:
             raise ValueError(f"{name!r}: {error}") from error
@@ -45,59 +64,96 @@ class Picture:
 
         Raises ValueError if it cannot be read, or is too small or too large.
         """
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # about many pixels: the size is checked here
-                image = _first_frame(self.path)
-                _check_size(image.size)
-                return _flat(ImageOps.exif_transpose(image))
-        except Image.DecompressionBombError:
-            raise ValueError(f"has too many pixels; sides may have up to {MAX_SIDE}") from None
-        except (OSError, SyntaxError, EOFError, RuntimeError, IndexError, StopIteration) as error:  # of damaged files
-            reason = " ".join(str(error).split())
-            raise ValueError(f"cannot be read as a picture (PNG, JPEG, WebP, GIF or a video): {reason}") from error
+        with _damages_as_errors():
+            image = _first_frame(self.path)
+        _check_size(*image.size)
+        with _damages_as_errors():
+            return _flat(_upright(image))
 
-    def read(self, height: int, width: int, *, fit: str) -> Tensor:
-        """(1, 3, height, width) in [-1, 1]. fit: "crop", "pad" (with black) or "stretch" what has another shape."""
-        return as_tensor(fitted(self.open(), height, width, fit=fit))
+    def read(self, height: int, width: int, *, fit: str) -> np.ndarray:
+        """(height, width, 3) uint8. fit: "crop", "pad" (with black) or "stretch" what has another shape.
+
+        Raises ValueError if the file is not the one that was found.
+        """
+        if file_digest(self.path) != self.digest:
+            raise ValueError(f"the picture {str(self.path)!r} was changed after this run had begun")
+        return np.asarray(fitted(self.open(), height, width, fit=fit))
 
 
 def fitted(image: Image.Image, height: int, width: int, *, fit: str) -> Image.Image:
-    """`image` resized to height x width, centred."""
+    """`image` resized to height x width, its centre in the centre."""
     size, method = (width, height), Image.Resampling.BICUBIC
     if fit == "crop":
         return ImageOps.fit(image, size, method)
-    if fit == "pad":
-        return ImageOps.pad(image, size, method)
-    return image.resize(size, method)
+    if fit == "stretch":
+        return image.resize(size, method)
+    scale = min(width / image.width, height / image.height)
+    inner = image.resize([max(1, round(scale * side)) for side in image.size], method)
+    padded = Image.new("RGB", size)
+    padded.paste(inner, ((width - inner.width) // 2, (height - inner.height) // 2))
+    return padded
 
 
-def as_tensor(image: Image.Image) -> Tensor:
-    """(1, 3, H, W) in [-1, 1] of an RGB image."""
-    return torch.from_numpy(np.array(image)).permute(2, 0, 1)[None].float() / 127.5 - 1
+def as_tensor(picture: np.ndarray) -> Tensor:
+    """(1, 3, H, W) in [-1, 1] of a picture (H, W, 3) uint8."""
+    return torch.tensor(picture).permute(2, 0, 1)[None].float() / 127.5 - 1
+
+
+@contextmanager
+def _damages_as_errors() -> Iterator[None]:
+    try:
+        yield
+    except Image.DecompressionBombError:
+        raise ValueError(f"has more than {MAX_PIXELS:,} pixels") from None
+    except UnidentifiedImageError:
+        raise ValueError(
+            "cannot be read: its content is no PNG, JPEG, WebP, GIF or BMP picture, and no video"
+        ) from None
+    except Exception as error:  # Pillow's decoders raise nearly anything on damaged files
+        reason = " ".join(str(error).split())[-200:]  # ffmpeg says the important thing last
+        raise ValueError(f"cannot be read as a picture or video: {reason}") from error
 
 
 def _first_frame(path: Path) -> Image.Image:
     try:
-        return Image.open(path)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the size is looked at next
+            return Image.open(path, formats=FORMATS)
     except UnidentifiedImageError:
-        if path.suffix.lower() not in VIDEO_SUFFIXES:
-            raise OSError("the file's content is of no picture format") from None
-        return Image.fromarray(next(iio.imiter(path, plugin="FFMPEG")))
+        if not _is_video(path):
+            raise
+        return Image.fromarray(next(iter(iio.imiter(path, plugin="FFMPEG"))))
 
 
-def _check_size(size: tuple[int, int]) -> None:
-    if not MIN_SIDE <= min(size) <= max(size) <= MAX_SIDE:
-        width, height = size
+def _is_video(path: Path) -> bool:
+    """MP4 and MOV, WebM and Matroska, or AVI, by the file's first bytes. (ffmpeg would draw any text it is given.)"""
+    with open(path, "rb") as file:
+        head = file.read(12)
+    return head[4:8] in (b"ftyp", b"moov", b"mdat") or head[:4] == b"\x1a\x45\xdf\xa3" or head[8:] == b"AVI "
+
+
+def _check_size(width: int, height: int) -> None:
+    if not MIN_SIDE <= min(width, height) <= max(width, height) <= MAX_SIDE:
         raise ValueError(f"is {width} x {height} pixels; sides may have from {MIN_SIDE} to {MAX_SIDE}")
+    if width * height > MAX_PIXELS:
+        raise ValueError(f"has {width} x {height}, more than {MAX_PIXELS:,} pixels")
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    method = UPRIGHT.get(image.getexif().get(ORIENTATION))
+    return image if method is None else image.transpose(method)
 
 
 def _flat(image: Image.Image) -> Image.Image:
-    """In RGB, over white. Sixteen bits a level become eight."""
-    if image.mode.startswith("I"):
-        return Image.fromarray((np.asarray(image).clip(0, 65535) // 257).astype(np.uint8)).convert("RGB")
+    """In RGB, over white."""
+    if image.mode.startswith("I"):  # grey PNGs of 16 bits
+        levels = np.asarray(image)
+        grey = (levels // 257).astype(np.uint8)
+        grey[levels == image.info.get("transparency", -1)] = 255
+        return Image.fromarray(grey).convert("RGB")
     if not image.has_transparency_data:
         return image.convert("RGB")
     image = image.convert("RGBA")
-    white = Image.new("RGBA", image.size, "white")
-    return Image.alpha_composite(white, image).convert("RGB")
+    white = Image.new("RGB", image.size, "white")
+    white.paste(image, mask=image.getchannel("A"))
+    return white

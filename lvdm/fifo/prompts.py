@@ -6,10 +6,11 @@ are UTF-8, with or without a byte order mark, with any line ends; blank lines ar
 """
 
 import csv
+import functools
 import hashlib
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from lvdm.fifo.pictures import Picture
 
 COLUMNS = ("prompt", "seed", "new_video_length", "experiment", "image")
 READABLE_LENGTH = 80
+PICTURE_BEFORE = re.compile(r"\.(png|jpe?g|webp|gif|bmp|mp4|mov|webm|mkv|avi)\s*;", re.IGNORECASE)
 LARGEST = 2**63 - 1  # of the whole numbers that torch, NumPy and JSON readers all take
 
 
@@ -57,12 +59,15 @@ def read_prompts(path: Path, *, experiment: str | None = None, with_pictures: bo
     """
     text = _read_text(path)
     lines = text.split("\n")
-    entries = _plain(path, lines, with_pictures=with_pictures)
+    find = functools.cache(functools.partial(Picture.find, folder=path.parent)) if with_pictures else None
+    entries = _plain(path, lines, find)
     if path.suffix.lower() == ".csv":
-        first = next((line for line in lines if line.strip()), "")[:1000]
+        number, first = next(((number, line[:1000]) for number, line in enumerate(lines, 1) if line.strip()), (1, ""))
         names = _names(next(csv.reader([first]), []))
         if not set(COLUMNS).isdisjoint(names) and all(re.fullmatch(r"\w*", name) for name in names):
-            entries = _table(path, lines, with_pictures=with_pictures)
+            entries = _table(path, lines, find)
+        elif "prompt" in _names(first.split(";")):
+            raise ValueError(f"--prompt_file {str(path)!r}, line {number}: columns are separated by commas, not by ';'")
     prompts = _number_repetitions(replace(entry, experiment=entry.experiment or experiment) for entry in entries)
     if not prompts:
         raise ValueError(f"--prompt_file {str(path)!r}: no prompts in this file")
@@ -108,37 +113,44 @@ def _read_text(path: Path) -> str:
     return text
 
 
-def _plain(path: Path, lines: Sequence[str], *, with_pictures: bool) -> Iterator[Prompt]:
+def _plain(path: Path, lines: Sequence[str], find: Callable[[str], Picture] | None) -> Iterator[Prompt]:
     for number, line in enumerate(lines, 1):
-        image, separator, text = line.rpartition(";") if with_pictures else ("", "", line)  # paths may hold one
-        image, text, where = image.strip(), text.strip(), f"--prompt_file {str(path)!r}, line {number}"
+        where = f"--prompt_file {str(path)!r}, line {number}"
         if not line.strip():
             continue
-        if with_pictures and not separator:
+        if find is None and PICTURE_BEFORE.search(line):
+            raise ValueError(
+                f"{where}: {line.strip()!r} names a picture, which --mode i2v takes; for other modes, leave it out or "
+                "use a .csv with the columns image and prompt"
+            )
+        if find is None:
+            yield Prompt(line.strip(), number)
+            continue
+        image, separator, text = (part.strip() for part in line.rpartition(";"))  # paths may hold one, too
+        if not separator:
             raise ValueError(f"{where}: {text!r} has no ';'; with i2v a line is image;prompt")
         if not text:
             raise ValueError(f"{where}: {line.strip()!r} has no prompt behind the ';'")
-        yield Prompt(text, number, picture=_picture(image, path, where) if with_pictures else None)
+        yield Prompt(text, number, picture=_picture(image, where, find))
 
 
-def _picture(name: str, path: Path, where: str) -> Picture:
+def _picture(name: str, where: str, find: Callable[[str], Picture]) -> Picture:
     if not name:
-        raise ValueError(
-            f"{where}: no picture is named; with i2v every prompt needs one (image;prompt, or a column image)"
-        )
+        raise ValueError(f"{where}: no picture is named; with i2v every prompt needs one")
     try:
-        return Picture.find(name, folder=path.parent)
-    except (FileNotFoundError, ValueError) as error:
-        raise type(error)(f"{where}: picture {error}") from error
+        return find(name)
+    except ValueError as error:
+        raise ValueError(f"{where}: picture {error}") from error
 
 
-def _table(path: Path, lines: Sequence[str], *, with_pictures: bool) -> Iterator[Prompt]:
+def _table(path: Path, lines: Sequence[str], find: Callable[[str], Picture] | None) -> Iterator[Prompt]:
     rows = _rows(path, lines)
     header_line, header = next(rows)
     columns = _names(header)
     where = f"--prompt_file {str(path)!r}, line"
-    if "prompt" not in columns:
-        raise ValueError(f"{where} {header_line}: no 'prompt' column among {', '.join(map(repr, header))}")
+    for name in ["prompt"] if find is None else ["prompt", "image"]:
+        if name not in columns:
+            raise ValueError(f"{where} {header_line}: no {name!r} column among {', '.join(map(repr, header))}")
     if twice := [name for name in COLUMNS if columns.count(name) > 1]:
         raise ValueError(f"{where} {header_line}: the column {twice[0]!r} stands there twice")
     for line, row in rows:
@@ -156,7 +168,7 @@ def _table(path: Path, lines: Sequence[str], *, with_pictures: bool) -> Iterator
             seed=_whole(cells["seed"], f"{where} {line}: seed", minimum=0),
             new_video_length=_whole(cells["new_video_length"], f"{where} {line}: new_video_length", minimum=1),
             experiment=_experiment(cells["experiment"], f"{where} {line}: experiment"),
-            picture=_picture(cells["image"], path, f"{where} {line}") if with_pictures else None,
+            picture=find and _picture(cells["image"], f"{where} {line}", find),
         )
 
 

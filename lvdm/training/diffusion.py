@@ -53,17 +53,18 @@ class DiffusionTraining(LightningModule):
             frames = some_frames(batch["frames"], self.objective.frames)
             clips, count = frames["latents"].shape[0], frames["latents"].shape[2]
             timesteps = torch.randint(TIMESTEPS, (clips, count), device=self.device)
+            recent = torch.zeros(clips, dtype=torch.bool, device=self.device)
             with without_temporal_layers(self.model.unet):
-                losses["frames"] = self.loss(frames, timesteps)
+                losses["frames"] = self.loss(frames, timesteps, recent)
         if "clips" in batch:
             clips, _, length = batch["clips"]["latents"].shape[:3]
-            timesteps = clip_timesteps(clips, length, diagonal=self.objective.diagonal, device=self.device)
-            losses["clips"] = self.loss(batch["clips"], timesteps)
+            rising = torch.rand(clips, device=self.device) < self.objective.diagonal
+            losses["clips"] = self.loss(batch["clips"], clip_timesteps(rising, length), ~rising)
         self.log_dict({f"loss_{name}": loss for name, loss in losses.items()}, prog_bar=True)
         return sum(losses.values())
 
-    def loss(self, batch: dict, timesteps: Tensor) -> Tensor:
-        """The objective on latents (B, C, T, h, w) noised at `timesteps` (B, T)."""
+    def loss(self, batch: dict, timesteps: Tensor, recent: Tensor) -> Tensor:
+        """The objective on latents (B, C, T, h, w) noised at `timesteps` (B, T); `recent` (B,) as in `context`."""
         x0 = batch["latents"].float()
         noise = torch.randn_like(x0)
         signal = per_frame(self.model.sqrt_alphas_cumprod, timesteps)
@@ -71,18 +72,18 @@ class DiffusionTraining(LightningModule):
         if self.model.use_scale:
             x0 = x0 * per_frame(self.model.scale_arr, timesteps)
         x = signal * x0 + spread * noise
-        output = self.model.unet(x, timesteps, self.context(batch, timesteps), batch["fps"]).float()
+        output = self.model.unet(x, timesteps, self.context(batch, recent), batch["fps"]).float()
         target = signal * noise - spread * x0 if self.model.parameterization == "v" else noise
         error = (output - target).square()
         if "mask" in batch:
             error = error * (1 + self.objective.object_weight * batch["mask"])
         return error.mean()
 
-    def context(self, batch: dict, timesteps: Tensor) -> Tensor:
+    def context(self, batch: dict, recent: Tensor) -> Tensor:
         """Context (B, 1, L, D) of captions and, if the model takes them, pictures, some left out for guidance.
 
-        A clip that is noised like a base clip goes on from its first picture, its own first frame. One that is noised
-        like a stretch of the queue goes on from its last, an earlier frame: in a long video the picture is long ago.
+        A clip has several pictures to go on from. The first is its own first frame, which a base clip has; `recent`
+        (B,) says for which clips. The others get the last, an earlier frame: in a long video the picture is long ago.
         """
         captions = batch["caption"]
         kept = torch.rand(len(captions)) >= self.objective.caption_dropout
@@ -90,8 +91,7 @@ class DiffusionTraining(LightningModule):
         context = self.model.encode_text(texts)
         if not self.model.takes_pictures:
             return context
-        constant = (timesteps == timesteps[:, :1]).all(1)[:, None, None, None]
-        pictures = torch.where(constant, batch["pictures"][:, 0], batch["pictures"][:, -1])
+        pictures = torch.where(recent[:, None, None, None], batch["pictures"][:, 0], batch["pictures"][:, -1])
         kept = torch.rand(len(captions), 1, 1, 1, device=self.device) >= self.objective.picture_dropout
         return torch.cat([context, self.model.encode_pictures(pictures * kept)], dim=2)
 
@@ -124,19 +124,19 @@ class DiffusionTraining(LightningModule):
         return warmup_cosine(trained, self.optimization)
 
 
-def clip_timesteps(clips: int, length: int, *, diagonal: float, device: torch.device) -> Tensor:
-    """Timesteps (B, T) of a batch of clips: constant in a clip, or a stretch of FIFO's diagonal.
+def clip_timesteps(rising: Tensor, length: int) -> Tensor:
+    """Timesteps (B, T) of a batch of clips: where `rising` (B,), a stretch of FIFO's diagonal, else constant in a clip.
 
     A diagonal rises by 8 to 32 timesteps a frame (8 to 2 partitions of a 16-frame model) and may begin below 0, where
     it is cut: those frames are the clean ones that lookahead puts in front.
     """
+    clips, device = len(rising), rising.device
     constant = torch.randint(TIMESTEPS, (clips, 1), device=device).expand(-1, length)
     slope = torch.empty(clips, 1, device=device).uniform_(8, 32)
     reach = slope * (length - 1)
     start = -reach + torch.rand(clips, 1, device=device) * (TIMESTEPS - 1 + reach)
-    rising = (start + slope * torch.arange(length, device=device)).clamp(0, TIMESTEPS - 1).long()
-    chosen = torch.rand(clips, 1, device=device) < diagonal
-    return torch.where(chosen, rising, constant)
+    diagonal = (start + slope * torch.arange(length, device=device)).clamp(0, TIMESTEPS - 1).long()
+    return torch.where(rising[:, None], diagonal, constant)
 
 
 def some_frames(batch: dict, count: int) -> dict:

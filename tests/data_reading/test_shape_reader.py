@@ -205,9 +205,12 @@ def run(monkeypatch, capsys, *arguments):
     return status, *capsys.readouterr()
 
 
-def rows(output):
-    lines = [[cell.strip() for cell in line.strip("|").split("|")] for line in output.splitlines() if line[:1] == "|"]
-    return {line[0]: line[1:] for line in lines}
+def table(output):
+    """The cells of the printed table: line -> column -> text."""
+    head, _, *lines = (
+        [cell.strip() for cell in line.strip("|").split("|")] for line in output.splitlines() if line[:1] == "|"
+    )
+    return {line[0]: dict(zip(head[1:], line[1:], strict=True)) for line in lines}
 
 
 def write_result(root, prompt, kind, frames, experiment="base"):
@@ -234,11 +237,13 @@ def test_command_reads_every_kind_of_file_and_every_window(tmp_path, monkeypatch
         write_result(tmp_path, scene.caption, kind, to_frames(video))
     status, output, _ = run(monkeypatch, capsys, tmp_path, "--windows", "0-15", "24-39")
     assert status == 0
-    assert output.count("###") == 1
-    assert rows(output)["right, %"] == ["0-15 (n=3)", "24-39 (n=3)"]
-    for attribute in ("background", "color", "shape"):
-        assert rows(output)[attribute] == ["100.0", "100.0"]
-    assert rows(output)["motion"] == rows(output)["all four"] == ["100.0", "0.0"]
+    first, second = table(output).values()
+    assert list(table(output)) == [f"{tmp_path}: base, 0-15", f"{tmp_path}: base, 24-39"]
+    assert first["n"] == second["n"] == "3"
+    for attribute in ("background", "color", "shape", "color and shape"):
+        assert first[attribute] == second[attribute] == "100.0"
+    assert first["motion"] == first["all four"] == "100.0"
+    assert second["motion"] == second["all four"] == "0.0"
 
 
 def test_command_prefers_png_then_mp4(tmp_path, monkeypatch, capsys):
@@ -247,7 +252,8 @@ def test_command_prefers_png_then_mp4(tmp_path, monkeypatch, capsys):
     for kind in ("mp4", "png"):
         write_result(tmp_path, TRAINED.caption, kind, right if kind == "mp4" else wrong)
         _, output, _ = run(monkeypatch, capsys, tmp_path, "--windows", "0-15")
-        assert rows(output)["all four"] == ["100.0" if kind == "mp4" else "0.0"]
+        (line,) = table(output).values()
+        assert line["all four"] == ("100.0" if kind == "mp4" else "0.0")
 
 
 def test_command_counts_what_it_leaves_out_and_writes_readings(tmp_path, monkeypatch, capsys):
@@ -262,9 +268,8 @@ def test_command_counts_what_it_leaves_out_and_writes_readings(tmp_path, monkeyp
     readings = tmp_path / "readings.json"
     status, output, _ = run(monkeypatch, capsys, tmp_path, "--json", readings)
     assert status == 0
-    assert output.count("###") == 2
-    assert "0-15 (n=2) | 84-99 (n=1)" in output
-    assert "0-15 (n=1) | 84-99 (n=1)" in output
+    counts = {name.removeprefix(f"{tmp_path}: "): line["n"] for name, line in table(output).items()}
+    assert counts == {"base, 0-15": "2", "base, 84-99": "1", "other, 0-15": "1", "other, 84-99": "1"}
     assert "skipped: 2" in output
     assert "'a red cat' is not a caption" in output
     assert "too short: 1" in output
@@ -276,8 +281,7 @@ def test_command_counts_what_it_leaves_out_and_writes_readings(tmp_path, monkeyp
     assert read["other", HELD_OUT.caption]["0-15"]["right"] == score(words(TRAINED), HELD_OUT)
 
     _, output, _ = run(monkeypatch, capsys, tmp_path, "--held_out")
-    assert "n=2" not in output
-    assert output.count("0-15 (n=1)") == 2
+    assert {line["n"] for line in table(output).values()} == {"1"}
 
 
 @pytest.mark.parametrize(
@@ -314,8 +318,8 @@ def test_command_names_a_broken_json(tmp_path, monkeypatch, capsys):
 def test_command_certifies_itself(monkeypatch, capsys):
     status, output, _ = run(monkeypatch, capsys, "--ground_truth", "6")
     assert status == 0
-    assert [head.split()[0] for head in rows(output)["right, %"]] == ["clean", *evaluate_shapes.DEGRADATIONS, "all"]
-    assert rows(output)["all four"][0] == "100.0"
+    assert list(table(output)) == ["clean", *evaluate_shapes.DEGRADATIONS, "all"]
+    assert table(output)["clean"]["all four"] == "100.0"
 
 
 def test_command_writes_balanced_held_out_prompts(tmp_path, monkeypatch, capsys):

@@ -84,7 +84,7 @@ def test_every_flag_wins(folder):
         "-m t2v_unilatent_STqcache -l 7 --num_processes 4 --rank 3 --height 96 --width 128 --save_frames --save_queue "
         "--fps 24 --unconditional_guidance_scale 3.5 --no-lookahead_denoising --debug -ex try.1 -e 0.5 "
         "--output_dir out --formats mp4 gif mp4 --output_fps 30 --qcache_weight 0.25 --queue_scale --device cpu "
-        "--precision bf16 --window_batch 2 --base_spacing videocrafter --image_fit pad"
+        "--precision bf16 --window_batch 2 --base_spacing videocrafter"
     )
     options = parse(line)
     assert (options.ckpt_path, options.prompt_file, options.results_root) == (
@@ -100,7 +100,7 @@ def test_every_flag_wins(folder):
     assert (options.lookahead_denoising, options.queue_scale, options.base_spacing) == (False, True, "videocrafter")
     assert (options.experiment, options.formats) == ("try.1", ("mp4", "gif"))
     assert (options.save_frames, options.save_queue, options.debug) == (True, True, True)
-    assert (options.precision, options.window_batch, options.image_fit) == ("bf16", 2, "pad")
+    assert (options.precision, options.window_batch) == ("bf16", 2)
     assert parse(line.replace(" -n ", " --num_partitions ").replace(" -e ", " --eta ")) == options
 
 
@@ -127,6 +127,7 @@ def test_the_weight_in_the_mode_wins(folder):
 
 def test_a_model_that_takes_images_may_be_asked_for_them(folder):
     assert parse("-m t2v_seed_ar", "image").mode.needs_image
+    assert parse("-m i2v --image_fit pad", "image").image_fit == "pad"
 
 
 def test_device_and_precision(folder, monkeypatch):
@@ -194,6 +195,7 @@ def test_device_and_precision(folder, monkeypatch):
         ("--device gpu", "--device 'gpu' cpu cuda"),
         ("--device cuda:99", "--device 'cuda:99'"),
         ("-ex ../up", "--experiment '../up'"),
+        ("--image_fit pad", "--image_fit 'pad' i2v 't2v'"),
         ("-ex .", "--experiment '.'"),
     ],
 )

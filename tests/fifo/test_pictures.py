@@ -6,7 +6,7 @@ import pytest
 import torch
 from PIL import Image
 
-from lvdm.fifo.pictures import MAX_SIDE, Picture
+from lvdm.fifo.pictures import FITS, MAX_PIXELS, MAX_SIDE, Picture, as_tensor
 
 RED, BLUE = (200, 30, 40), (20, 40, 210)
 
@@ -36,7 +36,7 @@ def test_formats(tmp_path, suffix):
     assert near(pixel(image, 0.8, 0.5), BLUE)
 
 
-@pytest.mark.parametrize("suffix", ["mp4", "gif"])
+@pytest.mark.parametrize("suffix", ["mp4", "mkv", "mov", "gif"])
 def test_first_frame_of_a_video(tmp_path, suffix):
     frames = np.stack([np.asarray(halves(64, 48)), np.zeros((48, 64, 3), np.uint8), np.zeros((48, 64, 3), np.uint8)])
     iio.imwrite(tmp_path / f"clip.{suffix}", frames)
@@ -73,17 +73,15 @@ def test_grey_of_eight_and_sixteen_bits(tmp_path):
         assert pixel(Picture.find(name, folder=tmp_path).open(), 0.5, 0.5) == (100, 100, 100)
 
 
-@pytest.mark.parametrize(("fit", "left", "right"), [("crop", RED, BLUE), ("pad", RED, BLUE), ("stretch", RED, BLUE)])
-def test_fits(tmp_path, fit, left, right):
+@pytest.mark.parametrize("fit", FITS)
+def test_fits(tmp_path, fit):
     halves(160, 40).save(tmp_path / "wide.png")
-    tensor = Picture.find("wide.png", folder=tmp_path).read(64, 96, fit=fit)
-    assert tensor.shape == (1, 3, 64, 96)
-    assert -1 <= tensor.min() <= tensor.max() <= 1
-    middle = (tensor[0, :, 32] + 1) * 127.5
-    assert near(middle[:, 4], left)
-    assert near(middle[:, -5], right)
-    top = (tensor[0, :, 2, 4] + 1) * 127.5
-    assert near(top, (0, 0, 0) if fit == "pad" else left)
+    pixels = Picture.find("wide.png", folder=tmp_path).read(64, 96, fit=fit)
+    assert pixels.shape == (64, 96, 3)
+    assert pixels.dtype == np.uint8
+    assert near(pixels[32, 4], RED)
+    assert near(pixels[32, -5], BLUE)
+    assert near(pixels[2, 4], (0, 0, 0) if fit == "pad" else RED)
 
 
 def test_crop_keeps_the_centre_and_stretch_everything(tmp_path):
@@ -91,16 +89,35 @@ def test_crop_keeps_the_centre_and_stretch_everything(tmp_path):
     pixels[:, 60:100] = RED
     Image.fromarray(pixels).save(tmp_path / "band.png")
     picture = Picture.find("band.png", folder=tmp_path)
-    shares = {fit: (picture.read(64, 96, fit=fit)[0, 0] > 0).float().mean().item() for fit in ("crop", "stretch")}
+    shares = {fit: (picture.read(64, 96, fit=fit)[..., 0] > 100).mean() for fit in ("crop", "stretch")}
     assert shares["crop"] == pytest.approx(40 / 60, abs=0.02)
     assert shares["stretch"] == pytest.approx(40 / 160, abs=0.02)
+
+
+@pytest.mark.parametrize("size", [(4000, 16), (16, 4000)])
+@pytest.mark.parametrize("fit", FITS)
+def test_very_long_pictures_stay_in_sight(tmp_path, size, fit):
+    Image.new("RGB", size, RED).save(tmp_path / "long.png")
+    pixels = Picture.find("long.png", folder=tmp_path).read(64, 96, fit=fit)
+    assert near(pixels.reshape(-1, 3).max(0), RED)
 
 
 def test_own_size_is_exact(tmp_path):
     noise = np.random.default_rng(0).integers(0, 256, (64, 96, 3), np.uint8)
     Image.fromarray(noise).save(tmp_path / "noise.png")
-    read = Picture.find("noise.png", folder=tmp_path).read(64, 96, fit="crop")
-    assert torch.equal(((read[0] + 1) * 127.5).round().byte().permute(1, 2, 0), torch.from_numpy(noise))
+    for fit in FITS:
+        assert np.array_equal(Picture.find("noise.png", folder=tmp_path).read(64, 96, fit=fit), noise)
+    tensor = as_tensor(noise)
+    assert tensor.shape == (1, 3, 64, 96)
+    assert torch.equal(((tensor[0] + 1) * 127.5).round().byte().permute(1, 2, 0), torch.from_numpy(noise))
+
+
+def test_a_picture_that_changes_is_refused(tmp_path):
+    halves().save(tmp_path / "a.png")
+    picture = Picture.find("a.png", folder=tmp_path)
+    halves(62).save(tmp_path / "a.png")
+    with pytest.raises(ValueError, match=r"a\.png.* was changed"):
+        picture.read(64, 96, fit="crop")
 
 
 def test_beside_the_prompt_file_comes_first(tmp_path, monkeypatch):
@@ -125,12 +142,16 @@ def test_the_digest_is_of_the_file(tmp_path):
 def bad_files(folder) -> None:
     Image.new("RGB", (1, 1)).save(folder / "dot.png")
     Image.new("RGB", (20_000, 20)).save(folder / "long.png")
-    (folder / "text.png").write_text("this is a text\n")
-    (folder / "text.mp4").write_text("this is a text\n")
+    Image.new("L", (12_000, 12_000)).save(folder / "large.png")
+    for name in ("text.png", "text.mp4", "text"):
+        (folder / name).write_text("this is a text\n" * 20)
+    (folder / "half.mp4").write_bytes(b"\0\0\0\x18ftypmp42" + bytes(60))
     (folder / "empty.jpg").touch()
-    halves().save(folder / "whole.jpg")
-    halves(400, 400).save(folder / "whole.png", compress_level=0)
-    (folder / "cut.png").write_bytes((folder / "whole.png").read_bytes()[:2000])
+    noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (60, 60, 3), np.uint8))
+    for suffix in ("png", "jpg", "webp", "gif"):
+        noise.save(folder / f"cut.{suffix}")
+        (folder / f"cut.{suffix}").write_bytes((folder / f"cut.{suffix}").read_bytes()[:900])
+    noise.save(folder / "program.eps")  # which Pillow would have Ghostscript run
     (folder / "folder.png").mkdir()
 
 
@@ -138,27 +159,45 @@ def bad_files(folder) -> None:
     ("name", "words"),
     [
         ("nowhere.png", ["no such picture"]),
+        ("a" * 400, ["too long"]),
         ("folder.png", ["no such picture"]),
         ("dot.png", ["1 x 1", "16"]),
         ("long.png", ["20000 x 20", str(MAX_SIDE)]),
+        ("large.png", ["12000 x 12000", f"{MAX_PIXELS:,}"]),
         ("text.png", ["cannot be read", "PNG"]),
-        ("text.mp4", ["cannot be read"]),
+        ("text.mp4", ["cannot be read", "video"]),
+        ("text", ["cannot be read"]),
+        ("half.mp4", ["cannot be read"]),
         ("empty.jpg", ["cannot be read"]),
-        ("cut.png", ["cannot be read"]),
+        ("program.eps", ["cannot be read"]),
+        *((f"cut.{suffix}", ["cannot be read"]) for suffix in ("png", "jpg", "webp", "gif")),
     ],
 )
 def test_what_is_no_picture(tmp_path, name, words):
     bad_files(tmp_path)
-    with pytest.raises((FileNotFoundError, ValueError)) as raised:
+    with pytest.raises(ValueError) as raised:  # noqa: PT011
         Picture.find(name, folder=tmp_path)
     message = str(raised.value)
     assert "\n" not in message
+    assert len(message) < 300 + 2 * len(name) + 2 * len(str(tmp_path))
     for word in [repr(name), *words]:
         assert word in message
+
+
+def test_damaged_exif_does_not_hide_a_picture(tmp_path):
+    """Pillow reads the orientation here, but cannot write the rest of the EXIF again."""
+    halves().save(tmp_path / "plain.jpg", quality=95)
+    payload = (
+        b"Exif\0\0II*\0\x08\0\0\0\x02\0" + b"\x12\x01\x03\0\x01\0\0\0\x06\0\0\0" + b"\x1a\x01\x63\0" + b"\xff" * 12
+    )
+    data = (tmp_path / "plain.jpg").read_bytes()
+    marked = data[:2] + b"\xff\xe1" + (len(payload) + 2).to_bytes(2, "big") + payload + data[2:]
+    (tmp_path / "damaged.jpg").write_bytes(marked)
+    assert Picture.find("damaged.jpg", folder=tmp_path).open().size == (40, 60)
 
 
 def test_a_bomb_is_not_unpacked(tmp_path):
     """A small file that claims to be 16,000 x 16,000 pixels: refused from its header."""
     Image.new("1", (16_000, 16_000)).save(tmp_path / "bomb.png")
-    with pytest.raises(ValueError, match="too many pixels"):
+    with pytest.raises(ValueError, match=f"more than {MAX_PIXELS:,} pixels"):
         Picture.find("bomb.png", folder=tmp_path)

@@ -72,6 +72,12 @@ def test_a_table_with_pictures(pictures):
     assert [prompt.picture for prompt in read_prompts(table)] == [None, None]
 
 
+def test_lines_with_pictures_are_not_prompts_of_other_modes(pictures):
+    path = write(pictures, "a.txt", "a cat; sitting\ncat.PNG ;a cat\n")
+    with pytest.raises(ValueError, match=f"^--prompt_file {str(path)!r}, line 2: .*i2v"):
+        read_prompts(path)
+
+
 def test_one_text_with_several_pictures_is_several_places(pictures):
     lines = ["cat.png;a cat", "below/a;b.png;a cat", "cat.png;a cat"]
     prompts = read_prompts(write(pictures, "a.txt", "\n".join(lines)), with_pictures=True)
@@ -88,13 +94,15 @@ def test_one_text_with_several_pictures_is_several_places(pictures):
         ("a.txt", "cat.png;a cat\ndog.png;a dog\n", 2, "'dog.png': there is no such picture"),
         ("a.txt", "a.txt;a cat\n", 1, "'a.txt': cannot be read as a picture"),
         ("a.csv", "prompt,image\na cat,cat.png\na dog,\n", 3, "no picture is named"),
-        ("a.csv", "prompt,seed\na cat,3\n", 2, "no picture is named"),
+        ("a.csv", "prompt,picture\na cat,cat.png\n", 1, "no 'image' column among 'prompt', 'picture'"),
+        ("a.csv", "image;prompt\ncat.png;a cat\n", 1, "separated by commas"),
+        ("a.txt", f"{'a' * 400};a cat\n", 1, "too long"),
         ("a.csv", "prompt,image\na cat,dog.png\n", 2, "'dog.png': there is no such picture"),
     ],
 )
 def test_a_bad_picture_is_named_with_its_line(pictures, name, content, line, fault):
     path = write(pictures, name, content)
-    with pytest.raises((ValueError, FileNotFoundError)) as caught:
+    with pytest.raises(ValueError, match="--prompt_file") as caught:
         read_prompts(path, with_pictures=True)
     assert str(caught.value).startswith(f"--prompt_file {str(path)!r}, line {line}: ")
     assert fault in str(caught.value)

@@ -166,9 +166,9 @@ def test_clips_go_on_for_ever_and_depend_on_their_number_alone():
 
 def test_timesteps_of_clips():
     torch.manual_seed(0)
-    constant = clip_timesteps(64, 16, diagonal=0.0, device=torch.device("cpu"))
+    constant = clip_timesteps(torch.zeros(64, dtype=torch.bool), 16)
     assert (constant == constant[:, :1]).all()
-    rising = clip_timesteps(64, 16, diagonal=1.0, device=torch.device("cpu"))
+    rising = clip_timesteps(torch.ones(64, dtype=torch.bool), 16)
     assert (rising.diff(dim=1) >= 0).all()
     assert rising.min() == 0
     assert rising.max() == 999

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 import open_clip
 import torch
 import torch.nn.functional as F
+from open_clip.transformer import VisionTransformer
 from torch import Tensor, nn
 
 
@@ -16,7 +17,10 @@ def clip_model(arch: str | Mapping) -> open_clip.CLIP:
             raise ValueError(f"arch is {arch!r}, which open_clip does not know; try 'ViT-H-14' or give a configuration")
         arch = known
     return open_clip.CLIP(
-        embed_dim=arch["embed_dim"], vision_cfg=dict(arch["vision_cfg"]), text_cfg=dict(arch["text_cfg"])
+        embed_dim=arch["embed_dim"],
+        vision_cfg=dict(arch["vision_cfg"]),
+        text_cfg=dict(arch["text_cfg"]),
+        quick_gelu=arch.get("quick_gelu", False),
     )
 
 
@@ -64,8 +68,8 @@ class FrozenOpenCLIPImageEmbedderV2(nn.Module):
     """All tokens of the image tower's last layer, without its final norm.
 
     The text tower's parameters outside its transformer stay, unused: checkpoints hold them. `version`, `device`,
-    `freeze`, `layer` and `antialias` may stand in official YAML files: weights come from the checkpoint, devices from
-    the caller, tokens are always all of the last layer's, and pictures are always blurred before they shrink.
+    `freeze` and `layer` may stand in official YAML files: weights come from the checkpoint, devices from the caller,
+    tokens are always all of the last layer's. `antialias` must be true: pictures are blurred before they shrink.
     """
 
     def __init__(
@@ -78,7 +82,13 @@ class FrozenOpenCLIPImageEmbedderV2(nn.Module):
         antialias: bool = True,
     ):
         super().__init__()
+        if not antialias:
+            raise ValueError("FrozenOpenCLIPImageEmbedderV2: antialias: false is not supported")
         self.model = clip_model(arch)
+        if not isinstance(self.model.visual, VisionTransformer):
+            raise ValueError(
+                f"FrozenOpenCLIPImageEmbedderV2: the image tower of arch {arch!r} is no vision transformer"
+            )
         del self.model.transformer
         self.model.attn_mask = None
 
