@@ -92,7 +92,7 @@ def test_one_text_with_several_pictures_is_several_places(pictures):
         ("a.txt", "cat.png;\n", 1, "'cat.png;' has no prompt"),
         ("a.txt", "\n;a cat\n", 2, "no picture is named"),
         ("a.txt", "cat.png;a cat\ndog.png;a dog\n", 2, "'dog.png': there is no such picture"),
-        ("a.txt", "a.txt;a cat\n", 1, "'a.txt': cannot be read as a picture"),
+        ("a.txt", "a.txt;a cat\n", 1, "'a.txt': cannot be read: its content is no PNG"),
         ("a.csv", "prompt,image\na cat,cat.png\na dog,\n", 3, "no picture is named"),
         ("a.csv", "prompt,picture\na cat,cat.png\n", 1, "no 'image' column among 'prompt', 'picture'"),
         ("a.csv", "image;prompt\ncat.png;a cat\n", 1, "separated by commas"),
