@@ -49,7 +49,8 @@ class Training:
     `model_config` names the inference YAML whose model is trained, `stage` is "autoencoder" or "diffusion", `init_from`
     a checkpoint to start from (none: random weights). `data` is {"kind": "shapes" or "videos", ...}. A step sees a
     batch of `clips` and a batch of `frames`, either may be 0; the autoencoder takes its pictures from `frames`. What
-    comes out is `output`/model.ckpt: the averaged weights in half precision.
+    comes out is `output`/model.ckpt: the averaged weights in half precision. Sample sheets show `sample_captions`, or
+    the first items of the data if there are none or the model takes pictures.
     """
 
     model_config: str
@@ -202,9 +203,10 @@ def diffusion_stage(model: LatentDiffusion, data: Dataset, training: Training) -
         encoded.latents.shape[1:] if training.clips else (*encoded.latents.shape[1:2], 1, *encoded.latents.shape[3:])
     )
     captions, pictures = training.sample_captions, None
-    if model.takes_pictures:
+    if model.takes_pictures or not captions:
         shown = [encoded[index] for index in range(min(6, len(encoded)))]
-        captions, pictures = [item["caption"] for item in shown], torch.stack([item["pictures"][0] for item in shown])
+        captions = [item["caption"] for item in shown]
+        pictures = torch.stack([item["pictures"][0] for item in shown]) if model.takes_pictures else None
     return module, batches, lambda module: module.sample_sheet(captions, shape, pictures=pictures)
 
 

@@ -50,7 +50,11 @@ def write_configs(folder: Path) -> Path:
     }
     previous = None
     for name, stage in stages.items():
-        stage = shared | stage | {"output": str(folder / name), "sample_captions": [SCENES[0].caption]}
+        stage = (
+            shared
+            | stage
+            | {"output": str(folder / name), "sample_captions": [SCENES[0].caption] if name == "frames" else []}
+        )
         if previous is not None:
             stage["init_from"] = str(folder / previous / "model.ckpt")
         (folder / f"{name}.yaml").write_text(yaml.safe_dump(stage))
