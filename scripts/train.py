@@ -9,6 +9,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
+from lvdm.fifo.workers import keep_freed_memory
 from lvdm.training.run import Training, train
 
 
@@ -22,6 +23,7 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.threads is not None:
         torch.set_num_threads(arguments.threads)
+    keep_freed_memory()
     torch.set_flush_denormal(True)  # optimizer states decay into denormal numbers, which CPUs handle slowly
     try:
         training = Training.from_yaml(arguments.config)

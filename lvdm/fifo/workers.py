@@ -1,6 +1,8 @@
 """Who runs the parts of a batch: one device, or the cores of a CPU, which each run a small U-Net best on their own."""
 
+import ctypes
 import os
+import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -35,6 +37,7 @@ def workers_of(device: torch.device, *, rows: int | None) -> Iterator[Workers]:
         yield Workers(rows=rows)
         return
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    keep_freed_memory()
     own_threads = torch.get_num_threads()
     torch.set_num_threads(1)  # idle threads of this one would spin and take the workers' time
     try:
@@ -42,6 +45,20 @@ def workers_of(device: torch.device, *, rows: int | None) -> Iterator[Workers]:
             yield Workers(cores, rows or 4, threads.map)  # 4 rows of the embedded model stay in a core's cache
     finally:
         torch.set_num_threads(own_threads)
+
+
+def keep_freed_memory() -> None:
+    """Let the C library reuse freed memory instead of handing it back to the system, where it knows how (glibc).
+
+    The intermediate results of a forward are a few MiB each. Fresh pages for each of them, zeroed and mapped one by one,
+    take longer than what is computed in them.
+    """
+    if not sys.platform.startswith("linux") or not hasattr(libc := ctypes.CDLL(None), "mallopt"):
+        return
+    trim_threshold, top_pad, mmap_threshold = -1, -2, -3  # malloc.h
+    libc.mallopt(mmap_threshold, 32 * 2**20)  # the largest value that glibc takes
+    libc.mallopt(trim_threshold, 2**31 - 1)
+    libc.mallopt(top_pad, 64 * 2**20)
 
 
 def has_bf16_units() -> bool:
