@@ -1,14 +1,29 @@
-"""Files that are whole when they have their name."""
+"""Files that are whole when they have their name, and files that tell when they were damaged."""
 
+import hashlib
 import os
+import shutil
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import count
 from pathlib import Path
+
+from tqdm import tqdm
+
+SEAL = (
+    b"fifo-sealed-1 "  # the version of the format; behind it the SHA-256 of the content as hex digits, and a line end
+)
+SEAL_LENGTH = len(SEAL) + 64 + 1
+
+
+class DamagedFileError(ValueError):
+    """A file is not what was once written to it."""
 
 
 @contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
-    """Yields a place beside `path` to write to. It takes that name when the block ends, or goes away with an exception.
+    """Yields a place beside `path` for a file or folder. It takes that name when the block ends, or goes away.
 
     The place is this process's own, so that several may write the same file; the last one's stays. The folder is made.
     """
@@ -18,5 +33,40 @@ def whole_file(path: Path) -> Iterator[Path]:
         yield partial
         partial.replace(path)
     except BaseException:
-        partial.unlink(missing_ok=True)
+        remove(partial)
         raise
+
+
+def remove(path: Path) -> None:
+    """Removes a file, a link or a folder with all that is in it; nothing if there is none."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def write_sealed(path: Path, content: bytes) -> None:
+    """Writes `content` with its checksum; on the disk, not only on its way there, when this returns."""
+    with whole_file(path) as partial, partial.open("wb") as file:
+        file.write(SEAL + hashlib.sha256(content).hexdigest().encode() + b"\n")
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def read_sealed(path: Path) -> bytes:
+    """The content that `write_sealed` wrote; DamagedFileError if it is another. OSError if there is no such file."""
+    data = path.read_bytes()
+    if not data.startswith(SEAL):
+        raise DamagedFileError(f"{path}: not a file of this program, or of another version of it")
+    if data[len(SEAL) : SEAL_LENGTH] != hashlib.sha256(data[SEAL_LENGTH:]).hexdigest().encode() + b"\n":
+        raise DamagedFileError(f"{path}: the checksum is wrong; the file is cut off or was changed")
+    return data[SEAL_LENGTH:]
+
+
+def set_aside(path: Path, error: Exception) -> None:
+    """Gives a file in which `error` was found another name, and says so: it is neither used nor lost."""
+    places = (path.with_name(f"{path.name}.damaged{number or ''}") for number in count())
+    place = next(place for place in places if not place.exists())
+    path.replace(place)
+    tqdm.write(f"warning: {error}; it is set aside as {place.name}, and made anew", file=sys.stderr)

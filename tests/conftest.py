@@ -1,9 +1,12 @@
 """What the tests share: the reference vectors and the weights they were made with."""
 
 import json
+import os
 import sys
 import zlib
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,6 +17,12 @@ ROOT = Path(__file__).parent.parent
 DATA = Path(__file__).parent / "data"
 sys.path.insert(0, str(ROOT))
 torch.set_num_threads(min(2, torch.get_num_threads()))
+
+import videocrafter_main  # noqa: E402
+from lvdm.checkpoint import save_half  # noqa: E402  (importable from here on)
+from lvdm.config import instantiate_from_config, read_config  # noqa: E402
+
+RED, BLUE = "a red circle moving right on a black background", "a blue star pulsing on a pink background"
 
 
 def golden(name: str) -> dict[str, Tensor]:
@@ -50,3 +59,47 @@ def assert_agrees(ours: Tensor, theirs: Tensor, tolerance: float = 1e-5) -> None
 def _no_gradients():
     with torch.no_grad():
         yield
+
+
+def command(*arguments: str | Path) -> int:
+    """Run the command in this process, from the repository's root; returns its exit status."""
+    before = Path.cwd()
+    os.chdir(ROOT)
+    try:
+        return videocrafter_main.main([str(argument) for argument in arguments])
+    except SystemExit as error:
+        return error.code
+    finally:
+        os.chdir(before)
+
+
+def prompt_file(folder: Path, *prompts: str, name: str = "prompts.txt") -> Path:
+    path = folder / name
+    path.write_text("\n".join(prompts), encoding="utf-8")
+    return path
+
+
+def one(folder: Path, pattern: str) -> Path:
+    (found,) = folder.glob(pattern)
+    return found
+
+
+@pytest.fixture(scope="session")
+def visual_model(tmp_path_factory) -> list[str | Path]:
+    """Flags of a model that takes pictures, with weights that make every input felt."""
+    path = tmp_path_factory.mktemp("model") / "model.ckpt"
+    config = "configs/inference_i2v_tiny.yaml"
+    save_half(with_golden_weights(instantiate_from_config(read_config(ROOT / config)["model"]), ""), path)
+    flags = ["--config", config, "--ckpt_path", path, "--precision", "fp32", "--save_frames", "--device", "cpu"]
+    return [*flags, "--video_length", "4", "-n", "2"]
+
+
+def result_or_sentence(call: Callable[[], Any], *, flag: str) -> Any:
+    """What `call` returns; None if it raises ValueError with one line that names `flag`, as it may."""
+    try:
+        return call()
+    except ValueError as error:
+        message = str(error)
+    assert flag in message
+    assert "\n" not in message
+    return None

@@ -12,39 +12,22 @@ import imageio.v3 as iio
 import numpy as np
 import pytest
 import torch
-from conftest import ROOT, with_golden_weights
+from conftest import BLUE, RED, ROOT, command, one, prompt_file
 from PIL import Image
-from safetensors.torch import load_file
+from safetensors.torch import load
 
-import videocrafter_main
-from lvdm.checkpoint import save_half
-from lvdm.config import instantiate_from_config, load_model, read_config
+from lvdm.checkpoint import file_digest
+from lvdm.config import load_model
 from lvdm.fifo.conditioning import Conditioning, GuidedDenoiser
 from lvdm.fifo.noise import KeyedNoise
+from lvdm.fifo.options import parse_args
 from lvdm.fifo.queue import LatentQueue
 from lvdm.fifo.sampler import fifo
+from lvdm.fifo.sinks import to_uint8
+from lvdm.files import read_sealed
 from lvdm.models.samplers.ddim import DDIMSchedule
 
 SMALL = ["--video_length", "4", "-n", "2", "-l", "3", "--device", "cpu"]
-RED, BLUE = "a red circle moving right on a black background", "a blue star pulsing on a pink background"
-
-
-def command(*arguments: str | Path) -> int:
-    """Run the command in this process, from the repository's root; returns its exit status."""
-    before = Path.cwd()
-    os.chdir(ROOT)
-    try:
-        return videocrafter_main.main([str(argument) for argument in arguments])
-    except SystemExit as error:
-        return error.code
-    finally:
-        os.chdir(before)
-
-
-def prompt_file(folder: Path, *prompts: str, name: str = "prompts.txt") -> Path:
-    path = folder / name
-    path.write_text("\n".join(prompts), encoding="utf-8")
-    return path
 
 
 def frames_below(folder: Path) -> dict[str, bytes]:
@@ -68,7 +51,7 @@ def test_one_command_makes_every_file(tmp_path):
     assert finished.returncode == 0, finished.stderr
     (folder,) = (tmp_path / "out").glob(f"a_red_circle_moving_right_on_a_black_background-*/{mode}")
     assert {path.name for path in folder.iterdir()} == {
-        f"{mode}.gif", f"{mode}.mp4", f"{mode}.png", f"{mode}.json", "origin.gif", "fifo", "queue",
+        f"{mode}.gif", f"{mode}.mp4", f"{mode}.png", f"{mode}.json", f"{mode}.state", "origin.gif", "fifo", "queue",
     }  # fmt: skip
     assert sorted(path.name for path in (folder / "fifo").iterdir()) == ["00000.png", "00001.png", "00002.png"]
     # 3 frames and 4 warm-up passes; 8 slots and 2 clean ones in front
@@ -95,7 +78,8 @@ def test_same_seed_same_frames_and_other_seed_other_frames(tmp_path):
     assert first.keys() == other.keys()
     assert all(first[name] != other[name] for name in first)
     # A second run in the same place finds the base clip in the cache: nothing but the time changes.
-    assert command(*SMALL, "-p", prompts, "--seed", 1, "--save_frames", "--output_dir", tmp_path / "first") == 0
+    again = ["--seed", 1, "--save_frames", "--overwrite"]
+    assert command(*SMALL, "-p", prompts, *again, "--output_dir", tmp_path / "first") == 0
     assert frames_below(tmp_path / "first") == first
     assert len(list((tmp_path / "first" / "latents").iterdir())) == 1
 
@@ -133,19 +117,24 @@ def test_window_batches_make_the_same_video(tmp_path):
 def test_files_of_an_earlier_run_do_not_stay(tmp_path):
     arguments = [*SMALL, "-p", prompt_file(tmp_path, RED), "--output_dir", tmp_path / "out"]
     assert command(*arguments, "--save_frames", "--save_queue", "--formats", "gif", "mp4") == 0
-    assert command(*arguments, "--seed", 2, "--formats", "mp4") == 0
+    assert command(*arguments, "--seed", 2, "--formats", "mp4", "--overwrite") == 0
     (folder,) = (tmp_path / "out").glob("*/t2v")
-    assert {path.name for path in folder.iterdir()} == {"t2v.mp4", "t2v.png", "t2v.json", "origin.gif"}
+    names = {"t2v.mp4", "t2v.png", "t2v.json", "t2v.state", "origin.gif"}
+    assert {path.name for path in folder.iterdir()} == names
 
 
-def test_damaged_base_clip_is_sampled_anew(tmp_path):
+def test_damaged_base_clip_is_set_aside_and_sampled_anew(tmp_path, capfd):
     arguments = [*SMALL, "-p", prompt_file(tmp_path, RED), "--output_dir", tmp_path / "out", "--save_frames"]
     assert command(*arguments) == 0
     before = frames_below(tmp_path / "out")
     (cached,) = (tmp_path / "out" / "latents").iterdir()
-    cached.write_bytes(cached.read_bytes()[:100])
-    assert command(*arguments) == 0
+    whole = cached.read_bytes()
+    cached.write_bytes(whole[:-100])
+    assert command(*arguments, "--overwrite") == 0
     assert frames_below(tmp_path / "out") == before
+    assert cached.read_bytes() == whole
+    assert cached.with_name(f"{cached.name}.damaged").read_bytes() == whole[:-100]
+    assert f"{cached.name}.damaged" in capfd.readouterr().err
 
 
 def test_table_of_prompts(tmp_path):
@@ -160,24 +149,27 @@ def test_table_of_prompts(tmp_path):
     }
 
 
-def test_failed_run_leaves_nothing_half_written(tmp_path, capfd):
-    arguments = [*SMALL, "-p", prompt_file(tmp_path, RED), "--output_dir", tmp_path / "out"]
+def test_one_bad_prompt_costs_one_video(tmp_path, capfd):
+    """A folder is in the way of the first prompt's file; when it is gone, that video is the only one that is made."""
+    arguments = [*SMALL, "-p", prompt_file(tmp_path, RED, BLUE), "--output_dir", tmp_path / "out"]
     assert command(*arguments) == 0
-    (video,) = (tmp_path / "out").glob("*/t2v/t2v.gif")
-    video.unlink()
-    video.mkdir()  # in the way of the next run's file
-    assert command(*arguments) == 2
-    assert "t2v.gif" in capfd.readouterr().err
+    whole = {path: path.read_bytes() for path in (tmp_path / "out").glob("*/t2v/t2v.gif")}
+    red = one(tmp_path, "out/a_red*/t2v/t2v.gif")
+    red.unlink()
+    red.mkdir()
+    capfd.readouterr()
+    assert command(*arguments, "--overwrite") == 1
+    out, err = capfd.readouterr()
+    assert "1 done, 0 skipped, 1 failed" in out
+    (line,) = [line for line in err.splitlines() if "error" in line]
+    assert all(part in line for part in (RED, "line 1", "t2v.gif"))
+    red.rmdir()
+    assert command(*arguments) == 0
+    out, err = capfd.readouterr()
+    assert "1 done, 1 skipped, 0 failed" in out
+    assert BLUE in err
+    assert {path: path.read_bytes() for path in (tmp_path / "out").glob("*/t2v/t2v.gif")} == whole
     assert not list((tmp_path / "out").rglob("*partial*"))
-
-
-@pytest.fixture(scope="module")
-def visual_model(tmp_path_factory) -> list[str | Path]:
-    """Flags of a model that takes pictures, with weights that make every input felt."""
-    path = tmp_path_factory.mktemp("model") / "model.ckpt"
-    config = "configs/inference_i2v_tiny.yaml"
-    save_half(with_golden_weights(instantiate_from_config(read_config(ROOT / config)["model"]), ""), path)
-    return ["--config", config, "--ckpt_path", path, "--precision", "fp32", "--save_frames", *SMALL]
 
 
 def picture(path: Path, color: tuple[int, int, int]) -> Path:
@@ -185,16 +177,11 @@ def picture(path: Path, color: tuple[int, int, int]) -> Path:
     return path
 
 
-def one(folder: Path, pattern: str) -> Path:
-    (found,) = folder.glob(pattern)
-    return found
-
-
 def test_a_picture_is_in_the_video_and_in_what_it_says_of_itself(tmp_path, visual_model):
     picture(tmp_path / "red;.png", (220, 20, 20))
     picture(tmp_path / "blue.png", (20, 20, 220))
     prompts = prompt_file(tmp_path, f"red;.png;{RED}", f"blue.png;{RED}")
-    arguments = [*visual_model, "-m", "i2v_TTqcache", "-p", prompts, "--output_dir"]
+    arguments = [*visual_model, "-l", 3, "-m", "i2v_TTqcache", "-p", prompts, "--output_dir"]
     assert command(*arguments, tmp_path / "out") == 0
     assert command(*arguments, tmp_path / "again") == 0
     frames = frames_below(tmp_path / "out")
@@ -206,7 +193,7 @@ def test_a_picture_is_in_the_video_and_in_what_it_says_of_itself(tmp_path, visua
     for path in (tmp_path / "out").glob("*/*/i2v_TTqcache_attn1.json"):
         image = json.loads(path.read_text())["image"]
         names.add(Path(image["path"]).name)
-        assert image["digest"] == videocrafter_main.file_digest(image["path"])
+        assert image["digest"] == file_digest(image["path"])
         tile = iio.imread(path.with_suffix(".png"))[40, 48]
         assert tuple(tile) == Image.open(image["path"]).getpixel((5, 5))
     assert names == {"red;.png", "blue.png"}
@@ -218,11 +205,12 @@ def test_the_picture_is_felt_in_the_queue_too(tmp_path, visual_model):
     for name, color in (("red", (220, 20, 20)), ("blue", (20, 20, 220))):
         picture(tmp_path / f"{name}.png", color)
         prompts = prompt_file(tmp_path, f"{name}.png;{RED}", name=f"{name}.txt")
-        assert command(*visual_model, "-m", "i2v", "-p", prompts, "--output_dir", tmp_path / name) == 0
+        assert command(*visual_model, "-l", 3, "-m", "i2v", "-p", prompts, "--output_dir", tmp_path / name) == 0
         frames[name] = one(tmp_path, f"{name}/*/*/fifo/00000.png").read_bytes()
     red, blue = (one(tmp_path, f"{name}/latents/*") for name in ("red", "blue"))
     blue.write_bytes(red.read_bytes())
-    assert command(*visual_model, "-m", "i2v", "-p", tmp_path / "blue.txt", "--output_dir", tmp_path / "blue") == 0
+    again = ["-p", tmp_path / "blue.txt", "--overwrite"]
+    assert command(*visual_model, "-l", 3, "-m", "i2v", *again, "--output_dir", tmp_path / "blue") == 0
     assert one(tmp_path, "blue/*/*/origin.gif").read_bytes() == one(tmp_path, "red/*/*/origin.gif").read_bytes()
     assert one(tmp_path, "blue/*/*/fifo/00000.png").read_bytes() not in frames.values()
 
@@ -234,7 +222,7 @@ def test_image_fit(tmp_path, visual_model):
     prompts = prompt_file(tmp_path, f"wide.png;{RED}")
     for fit in ("crop", "pad"):
         flags = ["-m", "i2v", "--image_fit", fit, "-ex", fit]
-        assert command(*visual_model, *flags, "-p", prompts, "--output_dir", tmp_path) == 0
+        assert command(*visual_model, "-l", 3, *flags, "-p", prompts, "--output_dir", tmp_path) == 0
     assert one(tmp_path, "*/crop/origin.gif").read_bytes() != one(tmp_path, "*/pad/origin.gif").read_bytes()
 
 
@@ -243,17 +231,17 @@ def test_seeds_are_the_frames_that_they_should_be(tmp_path, visual_model):
     prompts = prompt_file(tmp_path, RED)
     frames = {}
     for mode in ("t2v", "t2v_seed", "t2v_seed_ar"):
-        assert command(*visual_model, "-m", mode, "-p", prompts, "--output_dir", tmp_path) == 0
+        assert command(*visual_model, "-l", 3, "-m", mode, "-p", prompts, "--output_dir", tmp_path) == 0
         frames[mode] = [iio.imread(path) for path in sorted(tmp_path.glob(f"*/{mode}/fifo/*.png"))]
-    clip = load_file(one(tmp_path, "latents/*"))["latents"]  # one for all three
-    options = videocrafter_main.parse_args([*map(str, visual_model), "-p", str(prompts)])
+    clip = load(read_sealed(one(tmp_path, "latents/*")))["latents"]  # one for all three
+    options = parse_args([*map(str, visual_model), "-p", str(prompts)])
     model = load_model(ROOT / options.config, options.ckpt_path, device=torch.device("cpu"))
     noise = KeyedNoise(options.seed, RED, 0, (4, 8, 12), torch.device("cpu"))
     schedule = DDIMSchedule.of_model(model, 8, eta=1.0)
 
     def emitted(pictures: dict[int, torch.Tensor], *, renewed: bool = False) -> Iterator[np.ndarray]:
         """The frames, with `pictures` (latents) taking their place in the context before the pass of that number."""
-        denoise = GuidedDenoiser(model.unet, Conditioning.of_text(model, RED, fps=8), 4.0)
+        denoise = GuidedDenoiser(model.unet, Conditioning.of_text(model, [(0, RED)], fps=8), 4.0)
         queue = LatentQueue.from_clip(clip, schedule, noise=noise, stride=2)
         for number in range(8 - 4 + 3):
             if number in pictures:
@@ -262,7 +250,7 @@ def test_seeds_are_the_frames_that_they_should_be(tmp_path, visual_model):
             if queue.head_frame >= 0:
                 if renewed:
                     pictures[number + 1] = queue.head
-                yield videocrafter_main.to_uint8(model.decode(queue.head)[0])
+                yield to_uint8(model.decode(queue.head)[0])
             queue = queue.shift(noise.draw("enqueue", [int(queue.frames[-1]) + 1], [8]))
 
     expected = {
@@ -291,7 +279,7 @@ def test_pictures_go_with_everything_else(tmp_path, visual_model, mode, without,
     table = prompt_file(tmp_path, "prompt,image", f"{RED},red.png", name="prompts.csv")
     for name in (mode, without):
         arguments = ["-m", name, "-ex", name, "-p", table, "--output_dir", tmp_path, *flags]
-        assert command(*visual_model, *arguments) == 0
+        assert command(*visual_model, "-l", 3, *arguments) == 0
     with_it, without_it = (one(tmp_path, f"*/{name}/fifo/00002.png").read_bytes() for name in (mode, without))
     assert with_it != without_it
 
@@ -300,7 +288,7 @@ def test_one_table_serves_every_mode(tmp_path, visual_model):
     picture(tmp_path / "red.png", (220, 20, 20))
     table = prompt_file(tmp_path, "prompt,image", f"{RED},red.png", name="prompts.csv")
     for mode in ("i2v", "t2v"):
-        assert command(*visual_model, "-m", mode, "-p", table, "--output_dir", tmp_path / mode) == 0
+        assert command(*visual_model, "-l", 3, "-m", mode, "-p", table, "--output_dir", tmp_path / mode) == 0
     assert set(frames_below(tmp_path / "i2v").values()).isdisjoint(frames_below(tmp_path / "t2v").values())
 
 
@@ -322,7 +310,7 @@ def test_bad_pictures_are_found_before_any_sampling(tmp_path, capfd, visual_mode
     Image.new("L", (1, 1)).save(tmp_path / "dot.png")
     Image.new("L", (20_000, 16)).save(tmp_path / "long.png")
     prompts = prompt_file(tmp_path, f"red.png;{RED}", second)
-    assert command(*visual_model, "-m", "i2v", "-p", prompts, "--output_dir", tmp_path / "out") == 2
+    assert command(*visual_model, "-l", 3, "-m", "i2v", "-p", prompts, "--output_dir", tmp_path / "out") == 2
     error = capfd.readouterr().err.strip()
     assert "\n" not in error
     for part in ["--prompt_file", "line 2", *expected]:

@@ -1,5 +1,6 @@
 """What a video is conditioned on, as tensors, and classifier-free guidance."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -11,28 +12,54 @@ from lvdm.models.ddpm3d import LatentDiffusion
 
 @dataclass(frozen=True)
 class Conditioning:
-    """Contexts with and without the condition, (1, 1, L, D) each, and the frame rate (1,).
+    """Contexts with the condition, one for each prompt of a schedule, (K, 1, L, D), and without it, (1, 1, L, D).
 
-    With a model that takes pictures, both end in image tokens: those of a picture, or of the blank one.
+    Prompt k holds from frame `starts`[k] (K,) on, the first one before that too; it takes the place of the one before
+    little by little in `blend` frames. fps (1,) is the frame rate. With a model that takes pictures, all contexts end
+    in image tokens: those of a picture, or of the blank one.
     """
 
-    context: Tensor
+    contexts: Tensor
+    starts: Tensor
+    blend: int
     unconditional: Tensor
     fps: Tensor
 
     @classmethod
-    def of_text(cls, model: LatentDiffusion, text: str, *, fps: int) -> "Conditioning":
-        """The text and no picture: both halves have the tokens of a blank, mid-grey one."""
-        contexts = model.encode_text([text, ""])
+    def of_text(
+        cls,
+        model: LatentDiffusion,
+        schedule: Sequence[tuple[int, str]],
+        *,
+        fps: int,
+        negative: str = "",
+        blend: int = 0,
+    ) -> "Conditioning":
+        """The prompts (from which frame on, which text) and no picture: all have the tokens of a blank, mid-grey one.
+
+        negative: the text that guidance leads away from.
+        """
+        contexts = model.encode_text([*(text for _, text in schedule), negative])
         if model.takes_pictures:
             blank = model.encode_pictures(torch.zeros(1, 3, 224, 224, device=contexts.device))
-            contexts = torch.cat([contexts, blank.expand(2, -1, -1, -1)], dim=2)
-        return cls(*contexts.split(1), fps=torch.tensor([fps], device=contexts.device))
+            contexts = torch.cat([contexts, blank.expand(len(contexts), -1, -1, -1)], dim=2)
+        starts = torch.tensor([start for start, _ in schedule], device=contexts.device)
+        return cls(contexts[:-1], starts, blend, contexts[-1:], torch.tensor([fps], device=contexts.device))
 
     def with_picture(self, tokens: Tensor) -> "Conditioning":
-        """The image tokens (1, 1, N, D) in the place of those that stand at the end of the context."""
-        text = self.context[:, :, : -tokens.shape[2]]
-        return replace(self, context=torch.cat([text, tokens], dim=2))
+        """The image tokens (1, 1, N, D) in the place of those that stand at the end of the contexts."""
+        text = self.contexts[:, :, : -tokens.shape[2]]
+        return replace(self, contexts=torch.cat([text, tokens.expand(len(text), -1, -1, -1)], dim=2))
+
+    def at(self, frames: Tensor) -> Tensor:
+        """The contexts (B, T, L, D) of frames (B, T) with these numbers; (B, 1, L, D) if there is but one prompt."""
+        if len(self.contexts) == 1:
+            return self.contexts.expand(len(frames), -1, -1, -1)
+        contexts = self.contexts[:, 0]  # (K, L, D)
+        latest = (torch.bucketize(frames, self.starts, right=True) - 1).clamp(min=0)  # (B, T)
+        share = ((frames - self.starts[latest] + 1) / (self.blend + 1)).clamp(0, 1)  # of the latest prompt
+        share = torch.where(latest > 0, share, 1)[..., None, None].to(contexts.dtype)
+        return torch.lerp(contexts[(latest - 1).clamp(min=0)], contexts[latest], share)
 
 
 @dataclass(frozen=True)
@@ -50,13 +77,12 @@ class GuidedDenoiser:
     def with_picture(self, tokens: Tensor) -> "GuidedDenoiser":
         return replace(self, conditioning=self.conditioning.with_picture(tokens))
 
-    def __call__(self, x: Tensor, timesteps: Tensor) -> Tensor:
-        """x (B, C, T, H, W) fp32, timesteps (B, T) -> prediction like x, fp32."""
-        contexts = [self.conditioning.context]
-        if self.scale != 1:
-            contexts.append(self.conditioning.unconditional)
-        halves = len(contexts)
-        context = torch.cat([half.expand(len(x), -1, -1, -1) for half in contexts])
+    def __call__(self, x: Tensor, timesteps: Tensor, frames: Tensor) -> Tensor:
+        """x (B, C, T, H, W) fp32, timesteps (B, T), numbers of the frames (B, T) -> prediction like x, fp32."""
+        context = self.conditioning.at(frames)
+        halves = 1 if self.scale == 1 else 2
+        if halves == 2:
+            context = torch.cat([context, self.conditioning.unconditional.expand_as(context)])
         rows = x.to(context.dtype).repeat(halves, 1, 1, 1, 1)
         # Channels last: one layout for convolutions over space, convolutions over time and tokens, without copies.
         rows = rows.contiguous(memory_format=torch.channels_last_3d)

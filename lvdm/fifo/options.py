@@ -15,12 +15,14 @@ from lvdm.config import read_config
 from lvdm.fifo.mode import Mode
 from lvdm.fifo.pictures import FITS
 from lvdm.fifo.prompts import LARGEST, safe_experiment
+from lvdm.fifo.sinks import CRF
 from lvdm.fifo.workers import has_bf16_units
-from lvdm.models.samplers.ddim import SPACINGS
+from lvdm.models.samplers.ddim import SPACINGS, TRAIN_STEPS
 
 RESULTS = Path("results/videocraft_v2_fifo/random_noise")
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 FORMATS = ("gif", "mp4")
+MAX_SIDE = 4096  # pixels
 EMBEDDED = Path("configs/inference_t2v_tiny.yaml")
 EMBEDDED_WITH_PICTURES = Path("configs/inference_i2v_tiny.yaml")
 
@@ -44,7 +46,9 @@ class Options:
     mode: Mode
     prompt_file: Path
     seed: int
-    new_video_length: int  # frames
+    new_video_length: int | None  # frames; None: without end
+    negative_prompt: str  # guidance leads away from it
+    prompt_blend: int  # frames in which a prompt of a schedule takes the place of the one before
     height: int  # pixels
     width: int  # pixels
     fps: int  # that the model is told
@@ -72,8 +76,11 @@ class Options:
     output_dir: Path | None
     output_fps: int
     formats: tuple[str, ...]
+    crf: int  # of an MP4
     save_frames: bool
     save_queue: bool
+    save_every: int  # passes
+    overwrite: bool
     debug: bool
 
     @property
@@ -108,7 +115,9 @@ def parse_args(argv: Sequence[str]) -> Options:
         mode=mode,
         prompt_file=Path(_needed(args, "prompt_file")),
         seed=args.seed,
-        new_video_length=args.new_video_length,
+        new_video_length=None if args.endless else args.new_video_length,
+        negative_prompt=args.negative_prompt,
+        prompt_blend=args.prompt_blend,
         height=args.height,
         width=args.width,
         fps=args.fps,
@@ -132,8 +141,11 @@ def parse_args(argv: Sequence[str]) -> Options:
         output_dir=args.output_dir,
         output_fps=args.output_fps,
         formats=tuple(dict.fromkeys(args.formats)),
+        crf=args.crf,
         save_frames=args.save_frames,
         save_queue=args.save_queue,
+        save_every=args.save_every,
+        overwrite=args.overwrite,
         debug=args.debug,
     )
 
@@ -167,7 +179,13 @@ def _parser() -> argparse.ArgumentParser:
         "--prompt_file", "-p", help=".txt with a prompt (i2v: image;prompt) a line, or .csv with a `prompt` column"
     )
     group.add_argument("--seed", type=int, default=321, help="default 321")
-    group.add_argument("--new_video_length", "-l", type=int, default=100, help="frames of each video (default 100)")
+    length = group.add_mutually_exclusive_group()
+    length.add_argument("--new_video_length", "-l", type=int, default=100, help="frames of each video (default 100)")
+    length.add_argument("--endless", action="store_true", help="one video that goes on until Ctrl-C")
+    group.add_argument("--negative_prompt", default="", help="what guidance leads away from (default: nothing)")
+    group.add_argument(
+        "--prompt_blend", type=int, default=0, help="frames in which prompts of a schedule change (default 0: at once)"
+    )
     group.add_argument("--height", type=int, help="pixels")
     group.add_argument("--width", type=int, help="pixels")
     group.add_argument("--fps", type=int, help="frame rate that the model is told")
@@ -204,9 +222,14 @@ def _parser() -> argparse.ArgumentParser:
     formats = group.add_mutually_exclusive_group()
     formats.add_argument("--formats", nargs="+", choices=FORMATS, default=["gif"], help="default gif")
     formats.add_argument("--use_mp4", dest="formats", action="store_const", const=["mp4"], help="= --formats mp4")
+    group.add_argument("--crf", type=int, default=CRF, help=f"of an MP4: 0 (best, large) to 51 (default {CRF})")
     group.add_argument("--save_frames", action="store_true", help="a PNG a frame")
     group.add_argument("--save_queue", action="store_true", help="a PNG a pass and slot of the queue")
-    group.add_argument("--debug", action="store_true", help="errors with a traceback")
+    group.add_argument(
+        "--save_every", type=int, default=16, help="passes from one saved state to the next (default 16)"
+    )
+    group.add_argument("--overwrite", action="store_true", help="begin anew what is finished or was stopped")
+    group.add_argument("--debug", action="store_true", help="errors with a traceback; a log file beside each video")
     return parser
 
 
@@ -274,10 +297,17 @@ def _check_counts(args: argparse.Namespace) -> None:
         "--window_batch": args.window_batch,
         "--fps": args.fps,
         "--output_fps": args.output_fps,
+        "--save_every": args.save_every,
     }
     for flag, value in minima.items():
         if value is not None and value < 1:
             raise ValueError(f"{flag} {value}: must be at least 1")
+    if args.new_video_length > LARGEST:
+        raise ValueError(f"--new_video_length {args.new_video_length}: must be at most {LARGEST}; or --endless")
+    if args.prompt_blend < 0:
+        raise ValueError(f"--prompt_blend {args.prompt_blend}: must be at least 0")
+    if not 0 <= args.crf <= 51:
+        raise ValueError(f"--crf {args.crf}: must be from 0 (best) to 51")
     if not 0 <= args.seed <= LARGEST:
         raise ValueError(f"--seed {args.seed}: must be from 0 to {LARGEST}")
     if not 0 <= args.rank < args.num_processes:
@@ -297,10 +327,16 @@ def _check_model(args: argparse.Namespace, mode: Mode, model: _Model) -> None:
         raise ValueError(
             f"--video_length {f}: must be even and from 2 to {model.temporal_length}, the model's temporal_length"
         )
+    if f * n > TRAIN_STEPS:
+        raise ValueError(
+            f"--num_partitions {n}: a queue of {f}*{n} = {f * n} noise levels; the model knows {TRAIN_STEPS}"
+        )
     if steps is not None and steps != f * n:
         raise ValueError(f"--num_inference_steps {steps}: must be f*n = {f}*{n} = {f * n}, or left out")
     for side in ("height", "width"):
         pixels = _needed(args, side)
+        if pixels > MAX_SIDE:
+            raise ValueError(f"--{side} {pixels}: must be at most {MAX_SIDE}")
         if pixels < 1 or pixels % model.size_factor:
             below = pixels // model.size_factor * model.size_factor
             nearest = [size for size in (below, below + model.size_factor) if size > 0] or [model.size_factor]
@@ -315,6 +351,10 @@ def _check_numbers(args: argparse.Namespace) -> None:
         raise ValueError(f"--eta {args.eta}: must be from 0 to 1")
     if not math.isfinite(args.unconditional_guidance_scale):
         raise ValueError(f"--unconditional_guidance_scale {args.unconditional_guidance_scale}: must be finite")
+    if args.negative_prompt and args.unconditional_guidance_scale == 1:
+        raise ValueError(
+            f"--negative_prompt {args.negative_prompt!r}: without guidance (a scale of 1) it has no effect"
+        )
 
 
 def _needed(args: argparse.Namespace, key: str) -> Any:

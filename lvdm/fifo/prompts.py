@@ -3,11 +3,14 @@
 Two forms. Plain lines: a prompt a line, commas and all, or, where pictures are wanted, `image;prompt`. A table: a .csv
 whose first row names the columns: `prompt` and, if wanted, `seed`, `new_video_length`, `experiment` and `image`. Both
 are UTF-8, with or without a byte order mark, with any line ends; blank lines are ignored.
+
+A prompt that begins with "{" is a schedule, a JSON object from frame to prompt: {"0": "a cat", "64": "a dog"}.
 """
 
 import csv
 import functools
 import hashlib
+import json
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -18,6 +21,7 @@ from lvdm.fifo.pictures import Picture
 
 COLUMNS = ("prompt", "seed", "new_video_length", "experiment", "image")
 READABLE_LENGTH = 80
+PICTURE_AND_SCHEDULE = re.compile(r"(.*?);\s*(\{.*)", re.DOTALL)
 PICTURE_BEFORE = re.compile(r"\.(png|jpe?g|webp|gif|bmp|mp4|mov|webm|mkv|avi)\s*;", re.IGNORECASE)
 LARGEST = 2**63 - 1  # of the whole numbers that torch, NumPy and JSON readers all take
 
@@ -26,13 +30,19 @@ LARGEST = 2**63 - 1  # of the whole numbers that torch, NumPy and JSON readers a
 class Prompt:
     """One video to make. None stands for "as the command line says"."""
 
-    text: str
+    text: str  # of a schedule: as JSON
     line: int  # counted from 1, for messages
     seed: int | None = None
     new_video_length: int | None = None
     experiment: str | None = None
     picture: Picture | None = None
     repetition: int = 0  # how many earlier entries have the same text, seed, experiment and picture
+    scheduled: tuple[tuple[int, str], ...] = ()  # of a schedule: from which frame on, which prompt
+
+    @property
+    def schedule(self) -> tuple[tuple[int, str], ...]:
+        """From which frame on, which prompt; the first is for frame 0."""
+        return self.scheduled or ((0, self.text),)
 
     @property
     def folder(self) -> str:
@@ -118,20 +128,44 @@ def _plain(path: Path, lines: Sequence[str], find: Callable[[str], Picture] | No
         where = f"--prompt_file {str(path)!r}, line {number}"
         if not line.strip():
             continue
-        if find is None and PICTURE_BEFORE.search(line):
+        if find is None and not line.lstrip().startswith("{") and PICTURE_BEFORE.search(line):
             raise ValueError(
                 f"{where}: {line.strip()!r} names a picture, which --mode i2v takes; for other modes, leave it out or "
                 "use a .csv with the columns image and prompt"
             )
         if find is None:
-            yield Prompt(line.strip(), number)
+            yield _prompt(line.strip(), number, where)
             continue
+        before_schedule = PICTURE_AND_SCHEDULE.fullmatch(line.strip())  # prompts in it may hold a ";"
         image, separator, text = (part.strip() for part in line.rpartition(";"))  # paths may hold one, too
+        if before_schedule:
+            image, separator, text = before_schedule[1].strip(), ";", before_schedule[2]
         if not separator:
             raise ValueError(f"{where}: {text!r} has no ';'; with i2v a line is image;prompt")
         if not text:
             raise ValueError(f"{where}: {line.strip()!r} has no prompt behind the ';'")
-        yield Prompt(text, number, picture=_picture(image, where, find))
+        yield replace(_prompt(text, number, where), picture=_picture(image, where, find))
+
+
+def _prompt(text: str, line: int, where: str) -> Prompt:
+    """A prompt, or a schedule of them; the same schedule always has the same text."""
+    if not text.startswith("{"):
+        return Prompt(text, line)
+    try:
+        pairs = json.loads(text, object_pairs_hook=list)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{where}: begins with '{{', but is no JSON object from frame to prompt ({error})") from None
+    schedule = []
+    for frame, prompt in pairs:
+        start = _whole(frame, f"{where}: in a schedule of prompts, frame", minimum=0)
+        if start is None or not isinstance(prompt, str) or not prompt.strip():
+            raise ValueError(f"{where}: in a schedule of prompts, frame {frame!r} has no prompt, but {prompt!r}")
+        schedule.append((start, prompt.strip()))
+    starts = [start for start, _ in schedule]
+    if starts[:1] != [0] or starts != sorted(set(starts)):
+        raise ValueError(f"{where}: a schedule of prompts begins with frame 0 and rises, here the frames are {starts}")
+    canonical = json.dumps({str(start): prompt for start, prompt in schedule}, ensure_ascii=False)
+    return Prompt(canonical, line, scheduled=tuple(schedule))
 
 
 def _picture(name: str, where: str, find: Callable[[str], Picture]) -> Picture:
@@ -162,9 +196,8 @@ def _table(path: Path, lines: Sequence[str], find: Callable[[str], Picture] | No
         cells = dict.fromkeys(COLUMNS, "") | dict(zip(columns, row, strict=False))
         if not cells["prompt"]:
             raise ValueError(f"{where} {line}: {','.join(row)!r} has no prompt")
-        yield Prompt(
-            text=cells["prompt"],
-            line=line,
+        yield replace(
+            _prompt(cells["prompt"], line, f"{where} {line}"),
             seed=_whole(cells["seed"], f"{where} {line}: seed", minimum=0),
             new_video_length=_whole(cells["new_video_length"], f"{where} {line}: new_video_length", minimum=1),
             experiment=_experiment(cells["experiment"], f"{where} {line}: experiment"),

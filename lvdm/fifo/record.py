@@ -1,9 +1,11 @@
-"""What a video says about itself: a line in its files, and a JSON file beside them."""
+"""What a run says: of each video in a JSON file beside it, of its passes in a log."""
 
 import json
 import platform
 import time
-from collections.abc import Mapping
+import traceback
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import fields
 from datetime import datetime, timezone
 from importlib.metadata import PackageNotFoundError, version
@@ -11,64 +13,83 @@ from pathlib import Path
 from typing import Any
 
 from lvdm.fifo.options import Options
-from lvdm.fifo.prompts import Prompt
+from lvdm.fifo.state import RunState
+from lvdm.fifo.video import Video
 from lvdm.files import whole_file
 
 PACKAGES = ("torch", "numpy", "open_clip_torch", "pytorch-lightning", "imageio")
 
 
 class Stopwatch:
-    """Seconds since it was made, stage by stage, in `laps`."""
+    """Seconds since it was made, stage by stage, in `laps`, on top of what they were `before`."""
 
-    def __init__(self) -> None:
-        self.laps: dict[str, float] = {}
+    def __init__(self, before: Mapping[str, float] | None = None) -> None:
+        self.laps: dict[str, float] = dict(before or {})
         self._last = time.perf_counter()
 
     def lap(self, stage: str) -> None:
-        """Ends a stage: the time since the one before it ended is its own."""
+        """Gives the time since the last call to this stage."""
         now = time.perf_counter()
-        self.laps[stage] = now - self._last
+        self.laps[stage] = self.laps.get(stage, 0.0) + now - self._last
         self._last = now
 
 
-def comment(options: Options, prompt: Prompt, *, seed: int) -> str:
-    """The comment of a GIF or MP4. seed: the one really used."""
-    return f"{prompt.text} | seed {seed} | mode {options.mode}"
+@contextmanager
+def pass_log(path: Path | None) -> Iterator[Callable[[str], None]]:
+    """A function that adds a line with the time of day to the file `path`; one that does nothing without a path.
 
-
-def write_record(
-    path: Path,
-    options: Options,
-    *,
-    prompt: Prompt,
-    seed: int,
-    frames: int,
-    checkpoint_digest: str,
-    seconds: Mapping[str, float],
-) -> None:
-    """Writes `path` as JSON, at once: it is never there in part.
-
-    seed, frames: as really used for this video. checkpoint_digest: SHA-256 of the checkpoint file.
-    seconds: the time that each stage of this video took; their sum and the time per frame are added.
+    An exception that leaves the context is in the file, too, with its traceback.
     """
+    if path is None:
+        yield lambda line: None
+        return
+    with path.open("a", encoding="utf-8") as file:
+
+        def write(line: str) -> None:
+            file.write(f"{datetime.now(timezone.utc).isoformat(timespec='milliseconds')} {line}\n")
+            file.flush()
+
+        try:
+            yield write
+        except BaseException:
+            write(traceback.format_exc())
+            raise
+
+
+def write_record(video: Video, options: Options, state: RunState, *, checkpoint_digest: str) -> None:
+    """Writes the JSON file of a video that was finished in `state`, at once: it is never there in part.
+
+    checkpoint_digest: SHA-256 of the checkpoint file. The sum of the stages' times and the time per frame are added.
+    """
+    prompt = video.prompt
     record = {
         "prompt": prompt.text,
         "image": prompt.picture and {"path": prompt.picture.path, "digest": prompt.picture.digest},
-        "seed": seed,
+        "seed": video.seed,
         "repetition": prompt.repetition,
         "mode": options.mode,
-        "experiment": prompt.experiment or options.experiment,
-        "frames": frames,
+        "experiment": video.name,
+        "frames": state.frames,
         "model": {"config": options.config, "checkpoint": options.ckpt_path, "digest": checkpoint_digest},
         "options": {field.name: getattr(options, field.name) for field in fields(options)}
         | {"num_inference_steps": options.steps},
-        "seconds": _times(seconds, frames),
+        "seconds": _times(state.seconds, state.frames),
         "packages": {"python": platform.python_version()} | {name: _version(name) for name in PACKAGES},
         "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
     }
     text = json.dumps(record, default=str, ensure_ascii=False, indent=2)  # paths and the mode become their names
-    with whole_file(path) as partial:
+    with whole_file(video.record) as partial:
         partial.write_text(f"{text}\n", encoding="utf-8")
+
+
+def is_complete(video: Video, state: RunState) -> bool:
+    """Whether all that was asked for is there, under its own name: the JSON file comes last."""
+    if video.frames is None or state.frames < video.frames:
+        return False
+    try:
+        return json.loads(video.record.read_text(encoding="utf-8"))["frames"] == state.frames
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
 
 
 def _times(seconds: Mapping[str, float], frames: int) -> dict[str, Any]:

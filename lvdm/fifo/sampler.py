@@ -18,7 +18,7 @@ def denoise_queue(denoise: Denoise, schedule: DDIMSchedule, queue: LatentQueue, 
     """
     slots = queue.windows()  # (W, f)
     x = rearrange(queue.latents[0][:, slots], "c w f h v -> w c f h v")
-    output = denoise(x, schedule.timesteps[queue.levels[slots]])
+    output = denoise(x, schedule.timesteps[queue.levels[slots]], queue.frames[slots])
     written = rearrange(output[:, :, -queue.stride :], "w c s h v -> 1 c (w s) h v")
     active = queue.latents[:, :, queue.active]
     return queue.write_back(schedule.step(active, written, queue.levels[None, queue.active], noise))
@@ -36,4 +36,10 @@ def fifo(denoise: Denoise, schedule: DDIMSchedule, queue: LatentQueue, *, noise:
         drawn = noise.draw("step", frames, levels) if stochastic else None
         queue = denoise_queue(denoise, schedule, queue, noise=drawn)
         yield queue
-        queue = queue.shift(noise.draw("enqueue", [frames[-1] + 1], [len(schedule)]))
+        queue = advance(queue, noise=noise)
+
+
+def advance(queue: LatentQueue, *, noise: Noise) -> LatentQueue:
+    """The queue as the pass after the one that made `queue` finds it: shifted, with fresh noise at its tail."""
+    tail = noise.draw("enqueue", [int(queue.frames[-1]) + 1], [int(queue.levels[-1]) + 1])
+    return queue.shift(tail)

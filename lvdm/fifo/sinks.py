@@ -1,27 +1,32 @@
 """Where frames go as they are born: GIF, MP4, a folder of PNGs, a contact sheet.
 
 Every sink writes beside the final name and takes that name when it is complete, so that a file with a final name is
-whole. None of them holds frames: memory does not grow with the video.
+whole. A stopped one goes on where it was last synchronised, and one that is complete where it ended. None of them holds
+more than a few frames: memory does not grow with the video.
 """
 
+import os
 import shutil
 import struct
-import subprocess
-import tempfile
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Protocol
 
 import numpy as np
 import torch
-from imageio_ffmpeg import get_ffmpeg_exe
 from PIL import Image, ImageDraw, ImageFont
 from PIL.GifImagePlugin import getdata
 from torch import Tensor
+
+from lvdm.fifo.fragments import FRAGMENTED, WHOLE, encode, end_of, remux
+from lvdm.files import remove, whole_file
+
+CRF = 18  # of H.264: hard to tell from the frames
+SEGMENT = 8  # frames of an MP4 that are encoded together
+Progress = Mapping[str, Mapping[str, Tensor]]  # of each sink, by its name
 
 SHEET_TILES = 24
 SHEET_COLUMNS = 6
@@ -35,68 +40,104 @@ def to_uint8(picture: Tensor) -> np.ndarray:
     return levels.permute(1, 2, 0).cpu().numpy()
 
 
-class FrameSink(Protocol):
-    """Takes the frames of one video, in order."""
+class LostFileError(ValueError):
+    """What a stopped video was growing in is no longer what it was."""
 
-    def write(self, frame: np.ndarray) -> None:
-        """frame: (H, W, 3) uint8, of the same size each time."""
+    def __init__(self, path: Path):
+        super().__init__(f"{path} does not hold what the stopped run wrote to it; --overwrite begins the video anew")
 
 
 @dataclass(frozen=True)
-class _All:
-    sinks: Sequence[FrameSink]
+class VideoFiles:
+    """All files of a video, by name; `queue` takes the slots of the queue, if they are wanted."""
+
+    sinks: Mapping[str, "Sink"]
+    queue: "PngSink | None" = None
 
     def write(self, frame: np.ndarray) -> None:
-        for sink in self.sinks:
+        """frame: (H, W, 3) uint8, of the same size each time."""
+        for sink in self.sinks.values():
             sink.write(frame)
+
+    def write_queue(self, slots: Iterable[np.ndarray]) -> None:
+        """slots: a frame of each slot, after a pass."""
+        for frame in slots:
+            self.queue.write(frame)
+
+    def sync(self) -> Progress:
+        """Sees to it that what was written is on the disk; returns what `open_files` needs to go on from here."""
+        progress = {name: sink.sync() for name, sink in self.sinks.items()}
+        return progress if self.queue is None else progress | {"queue": self.queue.sync()}
 
 
 @contextmanager
-def open_sinks(
+def open_files(
     folder: Path,
     name: str,
     *,
     formats: Sequence[str],
-    frames: int,
     fps: int,
     comment: str,
-    save_frames: bool,
+    crf: int = CRF,
+    save_frames: bool = False,
+    queue_slots: int | None = None,
     picture: np.ndarray | None = None,
-) -> Iterator[FrameSink]:
-    """One sink for all files of a video: `name`.gif and .mp4 as `formats` say, `name`.png, and fifo/ with save_frames.
+    progress: Progress | None = None,
+) -> Iterator[VideoFiles]:
+    """The files of a video: `name`.gif and .mp4 as `formats` say, `name`.png, fifo/ with save_frames, and queue/.
 
-    frames: how many will be written; the contact sheet is laid out for them. fps: of the files. comment: what the
-    files say about themselves. picture: (H, W, 3) uint8, shown first on the contact sheet. The files appear when the
-    block ends; with an exception they do not. What an earlier run left here and this one was not asked for goes away
-    then: all files of a folder are of one video.
+    fps: of the files. comment: what they say about themselves. crf: of the MP4, 0 (large) to 51. queue_slots: how many
+    slots the queue has, if they are to be in queue/. picture: (H, W, 3) uint8, shown first on the contact sheet.
+    progress: what `sync` returned; the files go on there, and what came behind it is cut off. Without it they begin
+    anew.
+
+    The files get their names when the block ends. After an exception they stay as they are, if `sync` was called and
+    they can go on, and otherwise go away. What an earlier run left here and this one was not asked for goes away when
+    the block ends: all files of a folder are of one video.
     """
+    before = progress or {}
     with ExitStack() as stack:
-        sinks: list[FrameSink] = [
-            stack.enter_context(SheetSink(folder / f"{name}.png", frames=frames, picture=picture))
-        ]
+        sheet = SheetSink(folder / f"{name}.png", picture=picture, progress=before.get("sheet"))
+        sinks: dict[str, Sink] = {"sheet": stack.enter_context(sheet)}
         if "gif" in formats:
-            sinks.append(stack.enter_context(GifSink(folder / f"{name}.gif", fps=fps, comment=comment)))
+            gif = GifSink(folder / f"{name}.gif", fps=fps, comment=comment, progress=before.get("gif"))
+            sinks["gif"] = stack.enter_context(gif)
         if "mp4" in formats:
-            sinks.append(stack.enter_context(Mp4Sink(folder / f"{name}.mp4", fps=fps, comment=comment)))
+            mp4 = Mp4Sink(folder / f"{name}.mp4", fps=fps, comment=comment, crf=crf, progress=before.get("mp4"))
+            sinks["mp4"] = stack.enter_context(mp4)
         if save_frames:
-            sinks.append(stack.enter_context(PngSink(folder / "fifo")))
-        yield _All(sinks)
+            sinks["fifo"] = stack.enter_context(PngSink(folder / "fifo", progress=before.get("fifo")))
+        queue = None
+        if queue_slots is not None:
+            queue = PngSink(folder / "queue", slots=queue_slots, progress=before.get("queue"))
+            stack.enter_context(queue)
+        yield VideoFiles(sinks, queue)
     for other in {"gif", "mp4"}.difference(formats):
-        _remove(folder / f"{name}.{other}")
+        remove(folder / f"{name}.{other}")
     if not save_frames:
-        _remove(folder / "fifo")
+        remove(folder / "fifo")
+    if queue_slots is None:
+        remove(folder / "queue")
 
 
 class Sink(ABC):
-    """What all sinks share: a context manager that ends with `close`, or with `discard` if there was an exception."""
+    """A file or folder that takes the frames of a video, in order. While it grows it is `name.partial.suffix`.
 
-    def __init__(self, path: Path):
+    A context manager: the block's end completes it and gives it its name; with an exception it ends as it is, if
+    it can be taken up again, which is so when it was once synchronised, and otherwise goes away.
+    """
+
+    def __init__(self, path: Path, *, progress: Mapping[str, Tensor] | None):
         self.path = path
-        self.partial = path.with_name(f".{path.stem}.partial{path.suffix}")
+        self.partial = path.with_name(f"{path.stem}.partial{path.suffix}")
         self.count = 0  # frames written
         self.shape: tuple[int, ...] | None = None
+        self.kept = progress is not None
         path.parent.mkdir(parents=True, exist_ok=True)
-        _remove(self.partial)  # of a run that was killed
+        if progress is None:
+            remove(self.partial)  # of a run that will not go on
+        else:
+            self.count = int(progress["count"])
 
     def write(self, frame: np.ndarray) -> None:
         """frame: (H, W, 3) uint8, of the same size each time."""
@@ -108,21 +149,11 @@ class Sink(ABC):
         self._write(frame)
         self.count += 1
 
-    def close(self) -> None:
-        """Completes the file and gives it its name."""
-        try:
-            if self.count == 0:
-                raise ValueError(f"{self.path}: no frame was written")
-            self._finish()
-            self.partial.replace(self.path)
-        except BaseException:
-            self.discard()
-            raise
-
-    def discard(self) -> None:
-        """Leaves nothing behind."""
-        self._abandon()
-        _remove(self.partial)
+    def sync(self) -> dict[str, Tensor]:
+        """Brings what was written to the disk; returns what this sink needs to go on from here."""
+        progress = {"count": torch.tensor(self.count)} | self._sync()
+        self.kept = True
+        return progress
 
     def __enter__(self) -> "Sink":
         return self
@@ -131,34 +162,99 @@ class Sink(ABC):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if kind is None:
-            self.close()
+            if self.count == 0:
+                self._leave()
+                raise ValueError(f"{self.path}: no frame was written")
+            self._end()
+            self._rename()
         else:
-            self.discard()
+            self._leave()
+
+    def _leave(self) -> None:
+        if self.kept:
+            with suppress(OSError):  # it is what it is on a full disk; what was synchronised is there
+                self._end()
+        else:
+            self._let_go()
+            remove(self.partial)
 
     @abstractmethod
     def _write(self, frame: np.ndarray) -> None:
-        """Adds one frame to `partial`."""
+        """Adds one frame."""
 
     @abstractmethod
-    def _finish(self) -> None:
-        """Completes and closes `partial`."""
+    def _sync(self) -> dict[str, Tensor]:
+        """See `sync`; without the count."""
 
-    def _abandon(self) -> None:  # noqa: B027  (most sinks hold nothing)
-        """Lets go of what holds `partial`; called at any time."""
+    @abstractmethod
+    def _end(self) -> None:
+        """Makes `partial` complete as far as it goes, and lets go of it."""
+
+    def _let_go(self) -> None:  # noqa: B027  (some hold nothing)
+        """Closes what is open."""
+
+    def _rename(self) -> None:
+        """Gives the complete `partial` its name."""
+        self.partial.replace(self.path)
 
 
-class GifSink(Sink):
+class AppendedSink(Sink):
+    """A file to which frames are appended. What stands behind the last synchronised byte is cut off to go on."""
+
+    def __init__(self, path: Path, *, progress: Mapping[str, Tensor] | None):
+        super().__init__(path, progress=progress)
+        if progress is None:
+            self.file = self.partial.open("xb")
+            return
+        if not self.partial.exists() and self.path.exists():
+            with whole_file(self.partial) as copy:
+                self._reopen(copy)
+        if self.partial.is_symlink() or not self.partial.is_file():
+            raise LostFileError(self.partial)
+        self.file = self.partial.open("r+b")
+        end = self._end_of(progress)
+        if end is None:
+            self.file.close()
+            raise LostFileError(self.partial)
+        self.file.truncate(end)
+        self.file.seek(end)
+
+    def _sync(self) -> dict[str, Tensor]:
+        self.file.flush()
+        os.fsync(self.file.fileno())
+        return {}
+
+    def _end(self) -> None:
+        with self.file:
+            self.file.write(self._last())
+
+    def _let_go(self) -> None:
+        self.file.close()
+
+    @abstractmethod
+    def _reopen(self, copy: Path) -> None:
+        """Makes of the complete file one that grows, in `copy`."""
+
+    @abstractmethod
+    def _end_of(self, progress: Mapping[str, Tensor]) -> int | None:
+        """Where to go on in `file`; None if it is not what it was."""
+
+    @abstractmethod
+    def _last(self) -> bytes:
+        """What completes the file."""
+
+
+class GifSink(AppendedSink):
     """An endless GIF with a palette for each frame.
 
     Median cut without dithering: frames of up to 256 colours are exact, flat colours stay flat. (With latent noise of
     deviation 1 the mean error is 0.01 levels; on a picture of 150,000 colours it is 5.)
     """
 
-    def __init__(self, path: Path, *, fps: int, comment: str):
-        super().__init__(path)
+    def __init__(self, path: Path, *, fps: int, comment: str, progress: Mapping[str, Tensor] | None = None):
+        super().__init__(path, progress=progress)
         self.fps = fps
         self.comment = comment
-        self.file = self.partial.open("wb")
 
     def _write(self, frame: np.ndarray) -> None:
         if self.count == 0:
@@ -175,74 +271,71 @@ class GifSink(Sink):
         """
         return max(2, round(100 * (self.count + 1) / self.fps) - round(100 * self.count / self.fps))
 
-    def _finish(self) -> None:
-        self.file.write(b";")
-        self.file.close()
+    def _sync(self) -> dict[str, Tensor]:
+        return super()._sync() | {"length": torch.tensor(self.file.tell())}
 
-    def _abandon(self) -> None:
-        self.file.close()
+    def _last(self) -> bytes:
+        return b";"
+
+    def _reopen(self, copy: Path) -> None:
+        shutil.copyfile(self.path, copy)
+
+    def _end_of(self, progress: Mapping[str, Tensor]) -> int | None:
+        length = int(progress["length"])
+        return length if self.file.seek(0, os.SEEK_END) >= length else None
 
 
-class Mp4Sink(Sink):
-    """H.264 with 4:2:0 chroma, as every player takes it; frames go to an ffmpeg process through a pipe.
+class Mp4Sink(AppendedSink):
+    """H.264 with 4:2:0 chroma, as every player takes it. While it grows, it is fragmented and can be played.
 
-    imageio_ffmpeg.write_frames would do the same, but does not tell when ffmpeg failed, and a cut-off file would get
-    its final name.
+    SEGMENT frames at a time are encoded; those that wait for others are in the file when it ends, however it ends.
     """
 
-    def __init__(self, path: Path, *, fps: int, comment: str):
-        super().__init__(path)
+    def __init__(
+        self, path: Path, *, fps: int, comment: str, crf: int = CRF, progress: Mapping[str, Tensor] | None = None
+    ):
+        self.waiting: list[np.ndarray] = [] if progress is None else list(progress["waiting"].numpy())
+        self.encoded = 0 if progress is None else int(progress["count"]) - len(self.waiting)
         self.fps = fps
+        self.crf = crf
         self.comment = comment
-        self.messages = tempfile.TemporaryFile()  # noqa: SIM115  (closed with the process)
-        self.process: subprocess.Popen[bytes] | None = None
+        super().__init__(path, progress=progress)
 
     def _write(self, frame: np.ndarray) -> None:
-        if self.process is None:
-            self.process = self._start(*frame.shape[:2])
+        if frame.shape[0] % 2 or frame.shape[1] % 2:
+            raise ValueError(
+                f"{self.path}: an MP4 needs even sides, not {frame.shape[0]}x{frame.shape[1]}; use --formats gif"
+            )
+        self.waiting.append(frame.copy())
+        if len(self.waiting) == SEGMENT:
+            self.file.write(self._encoded())
+            self.file.flush()
+            self.encoded += SEGMENT
+            self.waiting = []
+
+    def _encoded(self) -> bytes:
         try:
-            self.process.stdin.write(np.ascontiguousarray(frame).data)
-        except BrokenPipeError:
-            raise self._failure() from None
+            return encode(self.waiting, first=self.encoded, fps=self.fps, crf=self.crf, comment=self.comment)
+        except OSError as error:
+            raise OSError(f"{self.path}: {error}") from error
 
-    def _start(self, height: int, width: int) -> "subprocess.Popen[bytes]":
-        if height % 2 or width % 2:
-            raise ValueError(f"{self.path}: an MP4 needs even sides, not {height}x{width}; use --formats gif")
-        source = f"-f rawvideo -pix_fmt rgb24 -s {width}x{height} -r {self.fps} -i -"
-        # BT.709, and said so: without a tag players guess the matrix from the size, and colours shift. Newer ffmpegs
-        # take the tag from the frames, older ones from the command line.
-        convert = "scale=out_color_matrix=bt709:out_range=tv:flags=accurate_rnd+full_chroma_int"
-        frame_tag = "setparams=colorspace=bt709:color_primaries=bt709:color_trc=bt709:range=tv"
-        file_tag = "-colorspace bt709 -color_primaries bt709 -color_trc bt709"
-        colors = f"-vf {convert},{frame_tag} {file_tag}"
-        codec = "-c:v libx264 -crf 18 -pix_fmt yuv420p -movflags +faststart"
-        command = [get_ffmpeg_exe(), *f"-v error -y {source} {colors} {codec}".split()]
-        command += ["-metadata", f"comment={self.comment}", "-f", "mp4", str(self.partial.absolute())]
-        # a session of its own: Ctrl-C is for this process, which then discards the file
-        return subprocess.Popen(command, stdin=subprocess.PIPE, stderr=self.messages, start_new_session=True)
+    def _sync(self) -> dict[str, Tensor]:
+        frames = np.stack(self.waiting) if self.waiting else np.zeros((0, 0, 0, 3), np.uint8)
+        return super()._sync() | {"waiting": torch.from_numpy(frames)}
 
-    def _finish(self) -> None:
-        try:
-            self.process.stdin.close()
-        except BrokenPipeError:
-            raise self._failure() from None
-        if self.process.wait() != 0:
-            raise self._failure()
-        self.messages.close()
+    def _last(self) -> bytes:
+        return self._encoded() if self.waiting else b""
 
-    def _failure(self) -> OSError:
-        status = self.process.wait()
-        self.messages.seek(0)
-        message = " ".join(self.messages.read().decode(errors="replace").split())
-        return OSError(f"{self.path}: ffmpeg ended with status {status}: {message}")
+    def _rename(self) -> None:
+        with whole_file(self.path) as whole:
+            remux(self.partial, whole, layout=WHOLE, fps=self.fps)
+        self.partial.unlink()
 
-    def _abandon(self) -> None:
-        if self.process is not None:
-            self.process.kill()
-            self.process.wait()
-            with suppress(BrokenPipeError):  # what is still buffered has no reader any more
-                self.process.stdin.close()
-        self.messages.close()
+    def _reopen(self, copy: Path) -> None:
+        remux(self.path, copy, layout=FRAGMENTED, fps=self.fps)
+
+    def _end_of(self, progress: Mapping[str, Tensor]) -> int | None:
+        return end_of(self.file, self.encoded)
 
 
 class PngSink(Sink):
@@ -251,43 +344,81 @@ class PngSink(Sink):
     slots: with it the frames are the slots of a queue, pass after pass, and the names are {pass}_{slot}.png.
     """
 
-    def __init__(self, path: Path, *, slots: int | None = None):
-        super().__init__(path)
+    def __init__(self, path: Path, *, slots: int | None = None, progress: Mapping[str, Tensor] | None = None):
+        super().__init__(path, progress=progress)
         self.slots = slots
-        self.partial.mkdir()
+        if progress is None:
+            self.partial.mkdir()
+            return
+        if not self.partial.exists() and self.path.exists():
+            with whole_file(self.partial) as copy:
+                shutil.copytree(self.path, copy, copy_function=_link)
+        if self.partial.is_symlink() or not all((self.partial / self._name(n)).is_file() for n in range(self.count)):
+            raise LostFileError(self.partial)
+        for path in set(self.partial.iterdir()) - {self.partial / self._name(n) for n in range(self.count)}:
+            remove(path)
+
+    def _name(self, number: int) -> str:
+        if self.slots is None:
+            return f"{number:05d}.png"
+        return "{:05d}_{:03d}.png".format(*divmod(number, self.slots))
 
     def _write(self, frame: np.ndarray) -> None:
-        name = f"{self.count:05d}" if self.slots is None else "{:05d}_{:03d}".format(*divmod(self.count, self.slots))
-        Image.fromarray(frame).save(self.partial / f"{name}.png")
+        with (self.partial / self._name(self.count)).open("xb") as file:
+            Image.fromarray(frame).save(file, format="PNG")
+            file.flush()
+            os.fsync(file.fileno())
 
-    def _finish(self) -> None:
-        _remove(self.path)
+    def _sync(self) -> dict[str, Tensor]:
+        return {}
+
+    def _end(self) -> None:
+        pass
+
+    def _rename(self) -> None:
+        remove(self.path)
+        super()._rename()
 
 
 class SheetSink(Sink):
-    """A contact sheet: every k-th frame with its number, at most SHEET_TILES of them.
+    """A contact sheet: every k-th frame with its number, at most SHEET_TILES of them, k the smallest power of two.
 
-    frames: how many frames the video has. picture: (H, W, 3) uint8, what the video was made from, in the first place.
+    picture: (H, W, 3) uint8, what the video was made from, in the first place.
     """
 
-    def __init__(self, path: Path, *, frames: int, picture: np.ndarray | None = None):
-        super().__init__(path)
-        self.tiles = [] if picture is None else [_tile(picture, label="image")]
-        self.stride = -(-frames // (SHEET_TILES - len(self.tiles)))
+    def __init__(self, path: Path, *, picture: np.ndarray | None = None, progress: Mapping[str, Tensor] | None = None):
+        super().__init__(path, progress=progress)
+        self.first = [] if picture is None else [_tile(picture, label="image")]
+        self.tiles = [] if progress is None else [Image.fromarray(tile) for tile in progress["tiles"].numpy()]
+        self.stride = 1 if progress is None else int(progress["stride"])
 
     def _write(self, frame: np.ndarray) -> None:
-        if self.count % self.stride == 0 and len(self.tiles) < SHEET_TILES:
+        if self.count % self.stride:
+            return
+        if len(self.first) + len(self.tiles) == SHEET_TILES:
+            self.tiles = self.tiles[::2]
+            self.stride *= 2
+        if self.count % self.stride == 0:
             self.tiles.append(_tile(frame, label=str(self.count)))
 
-    def _finish(self) -> None:
-        columns = min(SHEET_COLUMNS, len(self.tiles))
-        rows = -(-len(self.tiles) // columns)
-        width, height = (side + SHEET_GAP for side in self.tiles[0].size)
+    def _sync(self) -> dict[str, Tensor]:
+        tiles = np.stack(self.tiles) if self.tiles else np.zeros((0, 0, 0, 3), np.uint8)
+        return {"tiles": torch.from_numpy(tiles), "stride": torch.tensor(self.stride)}
+
+    def _end(self) -> None:
+        pass
+
+    def _rename(self) -> None:
+        tiles = self.first + self.tiles
+        columns = min(SHEET_COLUMNS, len(tiles))
+        rows = -(-len(tiles) // columns)
+        width, height = (side + SHEET_GAP for side in tiles[0].size)
         sheet = Image.new("RGB", (columns * width - SHEET_GAP, rows * height - SHEET_GAP))
-        for index, tile in enumerate(self.tiles):
+        for index, tile in enumerate(tiles):
             row, column = divmod(index, columns)
             sheet.paste(tile, (column * width, row * height))
-        sheet.save(self.partial)
+        with whole_file(self.path) as whole:
+            sheet.save(whole)
 
 
 def _tile(frame: np.ndarray, *, label: str) -> Image.Image:
@@ -311,8 +442,9 @@ def _gif_header(width: int, height: int, comment: str) -> bytes:
     return screen + loop + b"!\xfe" + b"".join(bytes([len(chunk)]) + chunk for chunk in chunks) + b"\x00"
 
 
-def _remove(path: Path) -> None:
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)
+def _link(source: str, target: str) -> None:
+    """Another name for the same file, where the disk can do that; else a copy."""
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copyfile(source, target)

@@ -50,8 +50,8 @@ def workers_of(device: torch.device, *, rows: int | None) -> Iterator[Workers]:
 def keep_freed_memory() -> None:
     """Let the C library reuse freed memory instead of handing it back to the system, where it knows how (glibc).
 
-    The intermediate results of a forward are a few MiB each. Fresh pages for each of them, zeroed and mapped one by one,
-    take longer than what is computed in them.
+    The intermediate results of a forward are a few MiB each. Fresh pages for all of them, zeroed and mapped one by one,
+    take longer than many of the computations.
     """
     if not sys.platform.startswith("linux") or not hasattr(libc := ctypes.CDLL(None), "mallopt"):
         return

@@ -11,12 +11,10 @@ from torch import Tensor, nn
 from lvdm.fifo.conditioning import Conditioning, GuidedDenoiser
 from lvdm.fifo.noise import KeyedNoise
 from lvdm.models.ddpm3d import LatentDiffusion
-from lvdm.models.samplers.ddim import DDIMSchedule, per_frame, sample_clip
+from lvdm.models.samplers.ddim import TRAIN_STEPS, DDIMSchedule, per_frame, sample_clip
 from lvdm.modules.attention import TemporalTransformer
 from lvdm.modules.networks.openaimodel3d import ResBlock, UNetModel
 from lvdm.training.optimization import Optimization, warmup_cosine
-
-TIMESTEPS = 1000  # of every VideoCrafter model's noise schedule
 
 
 @dataclass(frozen=True)
@@ -52,7 +50,7 @@ class DiffusionTraining(LightningModule):
         if "frames" in batch:
             frames = some_frames(batch["frames"], self.objective.frames)
             clips, count = frames["latents"].shape[0], frames["latents"].shape[2]
-            timesteps = torch.randint(TIMESTEPS, (clips, count), device=self.device)
+            timesteps = torch.randint(TRAIN_STEPS, (clips, count), device=self.device)
             recent = torch.zeros(clips, dtype=torch.bool, device=self.device)
             with without_temporal_layers(self.model.unet):
                 losses["frames"] = self.loss(frames, timesteps, recent)
@@ -107,7 +105,7 @@ class DiffusionTraining(LightningModule):
         schedule = DDIMSchedule.of_model(model, steps, eta=0.0)
         rows = []
         for index, caption in enumerate(captions):
-            conditioning = Conditioning.of_text(model, caption, fps=8)
+            conditioning = Conditioning.of_text(model, [(0, caption)], fps=8)
             if pictures is not None:
                 conditioning = conditioning.with_picture(model.encode_pictures(pictures[index : index + 1]))
             noise = KeyedNoise(index, caption, 0, (shape[0], *shape[2:]), self.device)
@@ -131,11 +129,11 @@ def clip_timesteps(rising: Tensor, length: int) -> Tensor:
     it is cut: those frames are the clean ones that lookahead puts in front.
     """
     clips, device = len(rising), rising.device
-    constant = torch.randint(TIMESTEPS, (clips, 1), device=device).expand(-1, length)
+    constant = torch.randint(TRAIN_STEPS, (clips, 1), device=device).expand(-1, length)
     slope = torch.empty(clips, 1, device=device).uniform_(8, 32)
     reach = slope * (length - 1)
-    start = -reach + torch.rand(clips, 1, device=device) * (TIMESTEPS - 1 + reach)
-    diagonal = (start + slope * torch.arange(length, device=device)).clamp(0, TIMESTEPS - 1).long()
+    start = -reach + torch.rand(clips, 1, device=device) * (TRAIN_STEPS - 1 + reach)
+    diagonal = (start + slope * torch.arange(length, device=device)).clamp(0, TRAIN_STEPS - 1).long()
     return torch.where(rising[:, None], diagonal, constant)
 
 

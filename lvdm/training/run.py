@@ -22,6 +22,7 @@ from lvdm.fifo.sinks import to_uint8
 from lvdm.files import whole_file
 from lvdm.models.ddpm3d import LatentDiffusion
 from lvdm.training.autoencoder import AutoencoderTraining, ReconstructionLoss
+from lvdm.training.contrastive import ContrastiveTraining
 from lvdm.training.diffusion import DiffusionTraining, Objective
 from lvdm.training.optimization import Optimization
 
@@ -46,11 +47,11 @@ class Hardware:
 class Training:
     """A `configs/train_*.yaml`, key by key.
 
-    `model_config` names the inference YAML whose model is trained, `stage` is "autoencoder" or "diffusion", `init_from`
-    a checkpoint to start from (none: random weights). `data` is {"kind": "shapes" or "videos", ...}. A step sees a
-    batch of `clips` and a batch of `frames`, either may be 0; the autoencoder takes its pictures from `frames`. What
-    comes out is `output`/model.ckpt: the averaged weights in half precision. Sample sheets show `sample_captions`, or
-    the first items of the data if there are none or the model takes pictures.
+    `model_config` names the inference YAML whose model is trained, `stage` is "autoencoder", "diffusion" or
+    "contrastive" (the encoder of pictures), `init_from` a checkpoint to start from (none: random weights). `data` is
+    {"kind": "shapes" or "videos", ...}. A step sees a batch of `clips` and a batch of `frames`, either may be 0; only
+    diffusion sees clips. What comes out is `output`/model.ckpt: the averaged weights in half precision. Sample sheets
+    show `sample_captions`, or the first items of the data if there are none or the model takes pictures.
     """
 
     model_config: str
@@ -71,12 +72,12 @@ class Training:
     sample_captions: list[str] = field(default_factory=list)
 
     def __post_init__(self):
-        if self.stage not in ("autoencoder", "diffusion"):
-            raise ValueError(f"stage is {self.stage!r}, allowed are 'autoencoder' and 'diffusion'")
+        if self.stage not in STAGES:
+            raise ValueError(f"stage is {self.stage!r}, allowed are {', '.join(STAGES)}")
         kind = self.data.get("kind") if isinstance(self.data, dict) else None
         if kind not in DATASETS:
             raise ValueError(f"data.kind is {kind!r}, allowed are {', '.join(DATASETS)}")
-        if self.frames <= 0 and (self.clips <= 0 or self.stage == "autoencoder"):
+        if self.frames <= 0 and (self.clips <= 0 or self.stage != "diffusion"):
             raise ValueError(f"clips is {self.clips} and frames {self.frames}: a step would see nothing")
 
     @classmethod
@@ -135,10 +136,7 @@ def train(training: Training) -> Path:
     if training.init_from is not None:
         start_from(model, training.init_from)
     data = read_dataset(training.data)
-    if training.stage == "autoencoder":
-        module, batches, draw = autoencoder_stage(model, data, training)
-    else:
-        module, batches, draw = diffusion_stage(model, data, training)
+    module, batches, draw = STAGES[training.stage](model, data, training)
     trainer = pl.Trainer(
         max_steps=training.optimization.steps,
         accelerator=training.hardware.accelerator,
@@ -153,7 +151,7 @@ def train(training: Training) -> Path:
             EMAWeightAveraging(decay=training.ema_decay, use_buffers=False),
             ModelCheckpoint(output, save_last=True, every_n_train_steps=training.save_every),
             RankSeed(training.seed),
-            Sheets(draw, folder=output / "samples", every=training.sample_every),
+            *([] if draw is None else [Sheets(draw, folder=output / "samples", every=training.sample_every)]),
         ],
     )
     last = output / "last.ckpt"
@@ -208,6 +206,16 @@ def diffusion_stage(model: LatentDiffusion, data: Dataset, training: Training) -
         captions = [item["caption"] for item in shown]
         pictures = torch.stack([item["pictures"][0] for item in shown]) if model.takes_pictures else None
     return module, batches, lambda module: module.sample_sheet(captions, shape, pictures=pictures)
+
+
+def contrastive_stage(model: LatentDiffusion, data: Dataset, training: Training) -> tuple:
+    if not model.takes_pictures:
+        raise ValueError(f"stage 'contrastive' trains the encoder of pictures, which {training.model_config} has not")
+    module = ContrastiveTraining(model, optimization=training.optimization)
+    return module, batches_of(encoded_data(model, data, training), training.frames, training), None
+
+
+STAGES = {"autoencoder": autoencoder_stage, "diffusion": diffusion_stage, "contrastive": contrastive_stage}
 
 
 def encoded_data(model: LatentDiffusion, data: Dataset, training: Training) -> LatentClips:

@@ -1,6 +1,9 @@
 from itertools import permutations, product
 
 import pytest
+from conftest import result_or_sentence
+from hypothesis import given
+from hypothesis import strategies as st
 
 from lvdm.fifo.mode import TASKS, Mode
 
@@ -69,3 +72,14 @@ def test_a_bad_mode_is_told_what_is_allowed(text, fault):
     assert "\n" not in message
     for word in ("t2v|i2v|t2v_seed|t2v_seed_ar", "TTqcache|STqcache", "_attn1|_attn2", "weightedNN", "unilatent"):
         assert word in message
+
+
+TASK_WORDS = ("t2v", "i2v", "t2v_seed", "t2v_seed_ar", "seed")
+OTHER_WORDS = ("TTqcache", "STqcache", "attn1", "attn2", "weighted", "90", "unilatent", "_")
+WORDS = st.lists(st.sampled_from([*TASK_WORDS, *OTHER_WORDS]))
+
+
+@given(text=st.text() | WORDS.map("_".join) | WORDS.map("".join))
+def test_any_text_is_a_mode_or_a_sentence(text):
+    mode = result_or_sentence(lambda: Mode.parse(text), flag="--mode")
+    assert mode is None or Mode.parse(str(mode)) == mode

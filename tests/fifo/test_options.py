@@ -84,7 +84,8 @@ def test_every_flag_wins(folder):
         "-m t2v_unilatent_STqcache -l 7 --num_processes 4 --rank 3 --height 96 --width 128 --save_frames --save_queue "
         "--fps 24 --unconditional_guidance_scale 3.5 --no-lookahead_denoising --debug -ex try.1 -e 0.5 "
         "--output_dir out --formats mp4 gif mp4 --output_fps 30 --qcache_weight 0.25 --queue_scale --device cpu "
-        "--precision bf16 --window_batch 2 --base_spacing videocrafter"
+        "--precision bf16 --window_batch 2 --base_spacing videocrafter --overwrite --save_every 3 --crf 30 "
+        "--prompt_blend 4 --negative_prompt blurred"
     )
     options = parse(line)
     assert (options.ckpt_path, options.prompt_file, options.results_root) == (
@@ -99,6 +100,8 @@ def test_every_flag_wins(folder):
     assert (options.unconditional_guidance_scale, options.eta, options.qcache_weight) == (3.5, 0.5, 0.25)
     assert (options.lookahead_denoising, options.queue_scale, options.base_spacing) == (False, True, "videocrafter")
     assert (options.experiment, options.formats) == ("try.1", ("mp4", "gif"))
+    assert (options.overwrite, options.save_every, options.crf) == (True, 3, 30)
+    assert (options.prompt_blend, options.negative_prompt) == (4, "blurred")
     assert (options.save_frames, options.save_queue, options.debug) == (True, True, True)
     assert (options.precision, options.window_batch) == ("bf16", 2)
     assert parse(line.replace(" -n ", " --num_partitions ").replace(" -e ", " --eta ")) == options
@@ -173,6 +176,13 @@ def test_device_and_precision(folder, monkeypatch):
         ("--video_length 18", "--video_length 18 16 temporal_length"),
         ("--num_inference_steps 65", "--num_inference_steps 65 16*4 64"),
         ("-l 0", "--new_video_length 0 at least 1"),
+        ("-l 99999999999999999999", "--new_video_length at most --endless"),
+        ("-n 63", "--num_partitions 63 16*63 1000"),
+        ("--height 99999968", "--height 99999968 at most 4096"),
+        ("--save_every 0", "--save_every 0 at least 1"),
+        ("--prompt_blend -1", "--prompt_blend -1 at least 0"),
+        ("--crf 52", "--crf 52 51"),
+        ("--negative_prompt blurred --unconditional_guidance_scale 1", "--negative_prompt 'blurred' guidance"),
         ("--height 100", "--height 100 multiple 32 96 and 128"),
         ("--width 16", "--width 16 multiple 32 nearest is 32"),
         ("--width 0", "--width 0 multiple 32"),

@@ -1,8 +1,14 @@
+import json
 import re
 from dataclasses import replace
+from functools import partial
+from itertools import product
 from pathlib import Path
 
 import pytest
+from conftest import result_or_sentence
+from hypothesis import example, given
+from hypothesis import strategies as st
 from PIL import Image
 
 from lvdm.fifo.pictures import Picture
@@ -190,3 +196,75 @@ def test_shares_are_disjoint_and_complete():
     shares = [share(prompts, rank=rank, num_processes=3) for rank in range(3)]
     assert [len(part) for part in shares] == [3, 2, 2]
     assert sorted((prompt for part in shares for prompt in part), key=lambda prompt: prompt.line) == prompts
+
+
+def test_schedules(pictures):
+    content = ' { "0": " a cat; 4k", "64":"a dog" } \n{"0":"a cat; 4k","64":"a dog"}\na bird\n'
+    first, second, plain = read_prompts(write(pictures, "a.txt", content))
+    assert first.schedule == second.schedule == ((0, "a cat; 4k"), (64, "a dog"))
+    assert first.text == second.text == '{"0": "a cat; 4k", "64": "a dog"}'
+    assert (first.repetition, second.repetition) == (0, 1)
+    assert plain.schedule == ((0, "a bird"),)
+    (table,) = read_prompts(write(pictures, "a.csv", 'prompt,seed\n"{""0"": ""a cat"", ""5"": ""a dog""}",3\n'))
+    assert (table.schedule, table.seed) == (((0, "a cat"), (5, "a dog")), 3)
+    lines = 'below/a;b.png; {"0": "a cat; 4k", "7": "a dog"}\n'
+    (animated,) = read_prompts(write(pictures, "b.txt", lines), with_pictures=True)
+    assert animated.picture.path == pictures / "below/a;b.png"
+    assert animated.schedule == ((0, "a cat; 4k"), (7, "a dog"))
+
+
+@pytest.mark.parametrize(
+    ("line", "fault"),
+    [
+        ("{a cat}", "no JSON object"),
+        ('{"0": "a cat"', "no JSON object"),
+        ('{"0": "a cat"} and more', "no JSON object"),
+        ("{}", "frame 0"),
+        ('{"4": "a cat"}', "frame 0"),
+        ('{"0": "a cat", "0": "a dog"}', "rises"),
+        ('{"0": "a cat", "9": "a dog", "5": "a cow"}', "rises"),
+        ('{"0": "a cat", "-3": "a dog"}', "'-3'"),
+        ('{"0": "a cat", "1.5": "a dog"}', "'1.5'"),
+        ('{"0": "a cat", "5": ""}', "no prompt"),
+        ('{"0": ["a cat"]}', "no prompt"),
+        ('{"0": {"1": "a cat"}}', "no prompt"),
+        ('{"0": ' + "[" * 100_000, "no JSON object"),
+    ],
+)
+def test_a_bad_schedule_is_named_with_its_line(tmp_path, line, fault):
+    with pytest.raises(ValueError, match=re.escape(fault)) as caught:
+        read_prompts(write(tmp_path, "a.txt", f"a bird\n{line}\n"))
+    assert "a.txt', line 2" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+SCHEDULES = st.dictionaries(st.text(max_size=3), st.text()).map(json.dumps)
+TEXTS = st.text() | st.text(alphabet='a;,"{}:0\n\r \\') | SCHEDULES
+HEADERS = st.sampled_from(["", "prompt\n", "prompt,seed,image\n"])
+
+
+@given(lines=st.lists(TEXTS), header=HEADERS, mark=st.binary(max_size=4))
+@example(lines=[], header="", mark=b"\xef\xbb\xbf")
+def test_any_bytes_are_prompts_or_a_sentence(tmp_path_factory, lines, header, mark):
+    content = mark + (header + "\n".join(lines)).encode("utf-8", "surrogatepass")
+    for name, with_pictures in product(("any.txt", "any.csv"), (False, True)):
+        path = write(tmp_path_factory.getbasetemp(), name, content)
+        read = partial(read_prompts, path, with_pictures=with_pictures)
+        places = [prompt.folder for prompt in result_or_sentence(read, flag="--prompt_file") or []]
+        assert len(set(places)) == len(places)
+        assert all(re.fullmatch(r"[A-Za-z0-9_-]{1,200}", place) for place in places)
+
+
+@given(text=st.text(min_size=1), seed=st.none() | st.integers(0, 2**63 - 1), repetition=st.integers(0, 9))
+def test_any_prompt_has_a_safe_folder(text, seed, repetition):
+    folder = Prompt(text, 1, seed=seed, repetition=repetition).folder
+    assert re.fullmatch(r"[A-Za-z0-9_-]{1,200}", folder)
+
+
+@given(name=st.text(max_size=100))
+@example(name="..")
+@example(name="a/../b")
+def test_any_experiment_name_stays_inside_or_is_refused(tmp_path_factory, name):
+    base = tmp_path_factory.getbasetemp()
+    if result_or_sentence(lambda: safe_experiment(name), flag="--experiment") is not None:
+        assert (base / name).resolve().parent == base.resolve()

@@ -1,6 +1,7 @@
 import json
 import time
 import tracemalloc
+from contextlib import suppress
 from pathlib import Path
 
 import imageio.v3 as iio
@@ -12,8 +13,12 @@ from PIL import Image
 
 from lvdm.fifo.options import parse_args
 from lvdm.fifo.prompts import Prompt
-from lvdm.fifo.record import Stopwatch, comment, write_record
-from lvdm.fifo.sinks import GifSink, Mp4Sink, PngSink, SheetSink, open_sinks, to_uint8
+from lvdm.fifo.queue import LatentQueue
+from lvdm.fifo.record import Stopwatch, write_record
+from lvdm.fifo.sinks import GifSink, LostFileError, Mp4Sink, PngSink, SheetSink, open_files, to_uint8
+from lvdm.fifo.state import RunState
+from lvdm.fifo.video import Video
+from lvdm.files import remove
 
 COMMENT = "a cat, 4k; über = {größer} 'x' \"y\" \\ 猫 | seed 321 | mode t2v_TTqcache_attn1 " + "long " * 100 + "end"
 COLORS = ((224, 40, 40), (40, 176, 60), (48, 80, 240), (248, 216, 32), (160, 50, 208))
@@ -28,9 +33,7 @@ def flat_frame(number, *, height=64, width=96):
 
 
 def write_video(folder, *, frames, formats=("gif", "mp4"), save_frames=True, stop_after=None):
-    with open_sinks(
-        folder, "try.1", formats=formats, frames=frames, fps=12, comment=COMMENT, save_frames=save_frames
-    ) as sink:
+    with open_files(folder, "try.1", formats=formats, fps=12, comment=COMMENT, save_frames=save_frames) as sink:
         for number in range(frames):
             if number == stop_after:
                 raise KeyboardInterrupt
@@ -104,19 +107,14 @@ def test_a_stopped_run_leaves_the_files_of_the_one_before(tmp_path, stop_after):
 
 def test_a_new_run_replaces_everything(tmp_path):
     write_video(tmp_path, frames=5)
-    (tmp_path / ".fifo.partial").mkdir()
-    (tmp_path / ".fifo.partial" / "00009.png").touch()  # of a run that was killed
+    (tmp_path / "fifo.partial").mkdir()
+    (tmp_path / "fifo.partial" / "00009.png").touch()  # of a run that was killed
     write_video(tmp_path, frames=2)
     assert files(tmp_path) == ["fifo/00000.png", "fifo/00001.png", "try.1.gif", "try.1.mp4", "try.1.png"]
     assert imageio_ffmpeg.count_frames_and_secs(tmp_path / "try.1.mp4")[0] == 2
 
 
 def test_a_failing_ffmpeg_is_told_and_leaves_nothing(tmp_path):
-    sink = Mp4Sink(tmp_path / "a.mp4", fps=12, comment="")
-    sink.write(flat_frame(0))
-    sink.process.kill()
-    with pytest.raises(OSError, match=r"a\.mp4: ffmpeg ended with status -9"):
-        sink.close()
     with pytest.raises(OSError, match=r"b\.mp4: ffmpeg ended with status [1-9].*-3"):
         write_movie(tmp_path / "b.mp4", fps=-3)
     assert list(tmp_path.iterdir()) == []
@@ -174,9 +172,9 @@ def test_queue_frames_are_named_by_pass_and_slot(tmp_path):
     assert np.array_equal(iio.imread(tmp_path / "queue" / "00001_002.png"), flat_frame(5))
 
 
-@pytest.mark.parametrize(("frames", "tiles", "stride"), [(1, 1, 1), (5, 5, 1), (24, 24, 1), (25, 13, 2), (100, 20, 5)])
+@pytest.mark.parametrize(("frames", "tiles", "stride"), [(1, 1, 1), (5, 5, 1), (24, 24, 1), (25, 13, 2), (100, 13, 8)])
 def test_contact_sheet(tmp_path, frames, tiles, stride):
-    with SheetSink(tmp_path / "a.png", frames=frames) as sink:
+    with SheetSink(tmp_path / "a.png") as sink:
         for number in range(frames):
             sink.write(flat_frame(number))
     sheet = iio.imread(tmp_path / "a.png")
@@ -190,18 +188,18 @@ def test_contact_sheet(tmp_path, frames, tiles, stride):
 
 
 def test_a_picture_comes_first_on_the_sheet(tmp_path):
-    with SheetSink(tmp_path / "a.png", frames=100, picture=flat_frame(200)) as sink:
+    with SheetSink(tmp_path / "a.png", picture=flat_frame(200)) as sink:
         for number in range(100):
             sink.write(flat_frame(number))
     sheet = iio.imread(tmp_path / "a.png")
-    for index, expected in enumerate([200, 0, 5, 10]):
+    for index, expected in enumerate([200, 0, 8, 16]):
         assert np.array_equal(sheet[16:64, 98 * index :][:, :96], flat_frame(expected)[16:])
 
 
 def test_tiles_show_the_numbers_of_their_frames(tmp_path):
     tiles = {}
     for frames in (5, 25):
-        with SheetSink(tmp_path / "a.png", frames=frames) as sink:
+        with SheetSink(tmp_path / "a.png") as sink:
             for _ in range(frames):
                 sink.write(np.full((64, 96, 3), 100, np.uint8))
         sheet = iio.imread(tmp_path / "a.png")
@@ -213,15 +211,61 @@ def test_tiles_show_the_numbers_of_their_frames(tmp_path):
     assert tiles[5][4].max() > 200
 
 
-def test_a_sheet_stays_small_when_more_frames_come_than_were_told(tmp_path):
-    with SheetSink(tmp_path / "a.png", frames=10) as sink:
-        for number in range(40):
-            sink.write(flat_frame(number))
-    assert iio.imread(tmp_path / "a.png").shape == (4 * 66 - 2, 6 * 98 - 2, 3)
+def write_more(folder, until, progress, *, stopped):
+    """Frames up to `until` of a video in every form, from `progress` on; returns the progress at the end.
+
+    stopped: by Ctrl-C, two frames after the last that was synchronised.
+    """
+    start = int(progress["gif"]["count"]) if progress else 0
+    forms = {"formats": ("gif", "mp4"), "save_frames": True, "queue_slots": 2, "picture": flat_frame(77)}
+    with (
+        suppress(KeyboardInterrupt),
+        open_files(folder, "a", fps=12, comment=COMMENT, progress=progress, **forms) as video,
+    ):
+        for number in range(start, until):
+            if stopped and number == until - 2:
+                progress = video.sync()
+            video.write(flat_frame(number))
+            video.write_queue([flat_frame(number), flat_frame(number + 1)])
+        if stopped:
+            raise KeyboardInterrupt
+        progress = video.sync()
+    return progress
+
+
+@pytest.mark.parametrize("stopped", [True, False])
+@pytest.mark.parametrize("ends", [(3,), (14,), (18, 26)])
+def test_a_video_goes_on_as_if_it_had_never_ended(tmp_path, stopped, ends):
+    """Stopped and taken up, or complete and extended: in the end the files are those of one run."""
+    write_more(tmp_path / "straight", 30, None, stopped=False)
+    progress = None
+    for end in ends:
+        progress = write_more(tmp_path / "again", end, progress, stopped=stopped)
+        names = {path.name for path in (tmp_path / "again").iterdir()}
+        assert names == ({"a.partial.gif", "a.partial.mp4", "fifo.partial", "queue.partial"} if stopped else
+                         {"a.gif", "a.mp4", "a.png", "fifo", "queue"})  # fmt: skip
+        movie = "a.partial.mp4" if stopped else "a.mp4"
+        assert len(iio.imread(tmp_path / "again" / movie, plugin="FFMPEG")) == end  # it can be played as it is
+    write_more(tmp_path / "again", 30, progress, stopped=False)
+    assert files(tmp_path / "again") == files(tmp_path / "straight")
+    for name in files(tmp_path / "straight"):
+        assert (tmp_path / "again" / name).read_bytes() == (tmp_path / "straight" / name).read_bytes(), name
+
+
+@pytest.mark.parametrize("name", ["a.partial.gif", "a.partial.mp4", "fifo.partial/00005.png", "queue.partial"])
+def test_what_was_lost_is_not_taken_up(tmp_path, name):
+    progress = write_more(tmp_path, 20, None, stopped=True)
+    place = tmp_path / name
+    if name.endswith(("gif", "mp4")):
+        place.write_bytes(place.read_bytes()[:3000])
+    else:
+        remove(place)
+    with pytest.raises(LostFileError, match="--overwrite"):
+        write_more(tmp_path, 30, progress, stopped=False)
 
 
 def test_large_frames_are_scaled_down_on_the_sheet(tmp_path):
-    with SheetSink(tmp_path / "a.png", frames=1) as sink:
+    with SheetSink(tmp_path / "a.png") as sink:
         sink.write(flat_frame(0, height=320, width=512))
     assert iio.imread(tmp_path / "a.png").shape == (160, 256, 3)
 
@@ -229,7 +273,7 @@ def test_large_frames_are_scaled_down_on_the_sheet(tmp_path):
 def test_memory_does_not_grow_with_the_video(tmp_path):
     """400 frames are 7 MiB; what stays of the last 300 must be less than a tenth of that."""
     frame = flat_frame(0)
-    with open_sinks(tmp_path, "a", formats=("gif", "mp4"), frames=400, fps=12, comment="", save_frames=True) as sink:
+    with open_files(tmp_path, "a", formats=("gif", "mp4"), fps=12, comment="", save_frames=True) as sink:
         tracemalloc.start()
         for number in range(400):
             sink.write(frame)
@@ -250,28 +294,31 @@ def options(tmp_path, monkeypatch):
     return parse_args(line.split())
 
 
-def test_record(tmp_path, options):
-    prompt = Prompt('über\n"cat"', 1, seed=5, repetition=1)
-    path = tmp_path / "new" / "try.1.json"
-    seconds = {"base_clip": 1.5, "queue": 8.5}
+@pytest.fixture
+def video(options):
+    return Video.of(Prompt('über\n"cat"', 1, seed=5, repetition=1), options, digest="12ab")
+
+
+def test_record(video, options):
+    queue = LatentQueue(torch.zeros(1), torch.tensor([0]), torch.tensor([20]), window=2, stride=2)
+    state = RunState(video.settings, queue, None, {}, {"base clip": 1.5, "queue": 8.5})
     for _ in range(2):  # the second time over the first
-        write_record(path, options, prompt=prompt, seed=5, frames=20, checkpoint_digest="12ab", seconds=seconds)
-    assert [entry.name for entry in path.parent.iterdir()] == ["try.1.json"]
-    record = json.loads(path.read_text(encoding="utf-8"))
-    assert (record["prompt"], record["seed"], record["frames"], record["repetition"]) == (prompt.text, 5, 20, 1)
+        write_record(video, options, state, checkpoint_digest="12ab")
+    assert [entry.name for entry in video.folder.iterdir()] == [f"{options.mode}.json"]
+    record = json.loads(video.record.read_text(encoding="utf-8"))
+    assert (record["prompt"], record["seed"], record["frames"], record["repetition"]) == (video.prompt.text, 5, 20, 1)
     assert record["mode"] == record["options"]["mode"] == "t2v_TTqcache_attn1_weighted90"
     assert record["model"] == {"config": "c.yaml", "checkpoint": "m.ckpt", "digest": "12ab"}
     assert record["options"].keys() >= set(options.__dataclass_fields__)
     assert (record["options"]["output_dir"], record["options"]["num_inference_steps"]) == ("out", 64)
-    assert record["seconds"] == {"base_clip": 1.5, "queue": 8.5, "total": 10.0, "per_frame": 0.5}
+    assert record["seconds"] == {"base clip": 1.5, "queue": 8.5, "total": 10.0, "per_frame": 0.5}
     assert {"python", "torch", "numpy", "open_clip_torch", "pytorch-lightning", "imageio"} == record["packages"].keys()
     assert all(record["packages"].values())
     assert record["date"].endswith("+00:00")
 
 
-def test_comment_says_prompt_seed_and_mode(options):
-    line = comment(options, Prompt("a cat", 1), seed=5)
-    assert line == "a cat | seed 5 | mode t2v_TTqcache_attn1_weighted90"
+def test_files_say_prompt_seed_and_mode(video):
+    assert video.comment == 'über\n"cat" | seed 5 | mode t2v_TTqcache_attn1_weighted90'
 
 
 def test_stopwatch_gives_each_stage_its_own_time():
@@ -281,5 +328,6 @@ def test_stopwatch_gives_each_stage_its_own_time():
     watch.lap("first")
     watch.lap("second")
     assert list(watch.laps) == ["first", "second"]
+    assert Stopwatch({"first": 5.0}).laps == {"first": 5.0}  # of an earlier run
     assert watch.laps["first"] >= 0.02
     assert sum(watch.laps.values()) <= time.perf_counter() - start

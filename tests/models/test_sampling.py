@@ -29,7 +29,13 @@ def unet() -> UNetModel:
 
 
 def guided(unet: UNetModel, vectors: dict, **changes) -> GuidedDenoiser:
-    conditioning = Conditioning(vectors["context"][:, None], vectors["context_uncond"][:, None], vectors["fps"])
+    conditioning = Conditioning(
+        contexts=vectors["context"][:, None],
+        starts=torch.zeros(1, dtype=torch.long),
+        blend=0,
+        unconditional=vectors["context_uncond"][:, None],
+        fps=vectors["fps"],
+    )
     return GuidedDenoiser(unet, conditioning, vectors["guidance"].item(), **changes)
 
 
@@ -155,9 +161,11 @@ def test_threads_give_the_same_with_a_q_cache(unet):
 
 def test_guidance_of_one_needs_no_unconditional_half(unet):
     vectors = golden("unet_t2v.npz")
-    fps, context = vectors["fps"], vectors["context"][:, None]
-    conditioning = Conditioning(context, torch.full_like(context, torch.nan), fps)
-    out = GuidedDenoiser(unet, conditioning, 1.0)(vectors["x"], vectors["timestep_frames"][None])
+    vectors["context_uncond"] = torch.full_like(vectors["context"], torch.nan)
+    vectors["guidance"] = torch.tensor(1.0)
+    denoise = guided(unet, vectors)
+    timesteps = vectors["timestep_frames"][None]
+    out = denoise(vectors["x"], timesteps, torch.arange(timesteps.shape[1])[None])
     assert_agrees(out, vectors["out_frames_plain"])
 
 
@@ -196,7 +204,7 @@ def test_queue_scale_changes_start_and_steps():
     np.testing.assert_allclose(scaled.latents.flatten(), plain.latents.flatten() * SCALES[fifo_spacing(16)], rtol=1e-6)
     # A network that answers with the true noise (none): scaled signals arrive where the next level's scale says.
     schedule = DDIMSchedule.from_tables(ACP, fifo_spacing(16), eta=0, signal_scales=SCALES)
-    after = denoise_queue(lambda x, timesteps: torch.zeros_like(x), schedule, scaled, noise=None)
+    after = denoise_queue(lambda x, timesteps, frames: torch.zeros_like(x), schedule, scaled, noise=None)
     below = (schedule.alphas_prev.sqrt() * schedule.scales_prev)[None, None, :, None, None]
     torch.testing.assert_close(after.latents, below, atol=1e-5, rtol=1e-5)
 
@@ -226,8 +234,9 @@ def test_windows_write_every_active_slot_once(f, n, stride):
     )
     seen = []
 
-    def denoise(x, timesteps):
+    def denoise(x, timesteps, frames):
         seen.append(timesteps)
+        assert torch.equal(frames, queue.frames[queue.windows()])
         return timesteps[:, None, :, None, None].float()
 
     after = denoise_queue(denoise, schedule, queue, noise=None)

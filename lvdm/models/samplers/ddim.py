@@ -10,15 +10,18 @@ from torch import Tensor
 if TYPE_CHECKING:
     from lvdm.models.ddpm3d import LatentDiffusion
 
-Denoise = Callable[[Tensor, Tensor], Tensor]  # x (B, C, T, H, W), timesteps (B, T) -> the network's output, like x
+TRAIN_STEPS = 1000  # noise levels that every VideoCrafter model was trained on
+
+# x (B, C, T, H, W), timesteps (B, T), numbers of the frames in the video (B, T) -> the network's output, like x
+Denoise = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 
-def fifo_spacing(steps: int, train_steps: int = 1000) -> Tensor:
+def fifo_spacing(steps: int, train_steps: int = TRAIN_STEPS) -> Tensor:
     """`steps` timesteps evenly from 0 to the last one, (S,) int64: FIFO-Diffusion's spacing."""
     return torch.linspace(0, train_steps - 1, steps, dtype=torch.float64).round().long()
 
 
-def videocrafter_spacing(steps: int, train_steps: int = 1000) -> Tensor:
+def videocrafter_spacing(steps: int, train_steps: int = TRAIN_STEPS) -> Tensor:
     """VideoCrafter's own spacing: every (train_steps // steps)-th timestep, from 1; these may be more than `steps`."""
     return (torch.arange(0, train_steps, max(1, train_steps // steps)) + 1).clamp(max=train_steps - 1)
 
@@ -122,8 +125,9 @@ def sample_clip(
     `noise(level)` is the Gaussian of the step at that level, like x, or None. A last step that would change nothing is
     not taken.
     """
+    frames = torch.arange(x.shape[2], device=x.device).expand(x.shape[0], -1)
     for level in reversed(range(int(schedule.ends_in_place), len(schedule))):
-        levels = torch.full((x.shape[0], x.shape[2]), level, device=x.device)
-        output = denoise(x, schedule.timesteps[levels])
+        levels = torch.full_like(frames, level)
+        output = denoise(x, schedule.timesteps[levels], frames)
         x = schedule.step(x, output, levels, noise(level))
         yield x

@@ -1,0 +1,169 @@
+"""How one video is made, in stages: conditioning, base clip and queue, passes and files."""
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from itertools import islice
+
+import numpy as np
+from torch import Tensor
+from tqdm import tqdm
+
+from lvdm.fifo.base_clip import base_clip_key, cached_base_clip, sample_base_clip
+from lvdm.fifo.conditioning import Conditioning, GuidedDenoiser
+from lvdm.fifo.noise import KeyedNoise, Noise
+from lvdm.fifo.options import Options
+from lvdm.fifo.pictures import as_tensor
+from lvdm.fifo.queue import LatentQueue
+from lvdm.fifo.record import Stopwatch
+from lvdm.fifo.sampler import advance, fifo
+from lvdm.fifo.sinks import GifSink, open_files, to_uint8
+from lvdm.fifo.state import RunState, write_state
+from lvdm.fifo.stop import Stop
+from lvdm.fifo.video import Video
+from lvdm.fifo.workers import Workers
+from lvdm.models.ddpm3d import LatentDiffusion
+from lvdm.models.samplers.ddim import DDIMSchedule
+from lvdm.modules.query_reuse import QueryReuse, reuse_queries
+
+
+@dataclass(frozen=True)
+class Studio:
+    """What the videos of a run share. `digest` is the checkpoint's."""
+
+    model: LatentDiffusion
+    options: Options
+    digest: str
+    workers: Workers
+    stop: Stop
+
+
+def conditioned(studio: Studio, video: Video) -> tuple[GuidedDenoiser, KeyedNoise, np.ndarray | None]:
+    """The denoiser under the video's prompts and picture, its noise, and the picture (H, W, 3) uint8, if any."""
+    model, options, prompt = studio.model, studio.options, video.prompt
+    device, picture = model.betas.device, None
+    conditioning = Conditioning.of_text(
+        model, prompt.schedule, fps=options.fps, negative=options.negative_prompt, blend=options.prompt_blend
+    )
+    if prompt.picture is not None:
+        picture = prompt.picture.read(options.height, options.width, fit=options.image_fit)
+        conditioning = conditioning.with_picture(model.encode_pictures(as_tensor(picture).to(device)))
+    shape = model.latent_shape(options.height, options.width)
+    # A schedule has the noise of its first prompt: until it switches, it can be compared with that.
+    noise = KeyedNoise(video.seed, prompt.schedule[0][1], prompt.repetition, shape, device)
+    return (
+        GuidedDenoiser(model.unet, conditioning, options.unconditional_guidance_scale, studio.workers),
+        noise,
+        picture,
+    )
+
+
+def first_state(studio: Studio, video: Video, denoise: GuidedDenoiser, noise: KeyedNoise) -> RunState:
+    """The base clip, sampled or from the cache, and the queue that it fills."""
+    model, options, clock = studio.model, studio.options, Stopwatch()
+
+    def sample() -> Tensor:
+        schedule = DDIMSchedule.of_model(model, options.steps, spacing=options.base_spacing, eta=options.eta)
+        return sample_base_clip(denoise, schedule, frames=options.video_length, noise=noise, stop=studio.stop)
+
+    key = base_clip_key(options, noise, digest=studio.digest, prompt=video.prompt)
+    clip = cached_base_clip(key, options.results_root / "latents", device=noise.device, sample=sample)
+    with GifSink(video.folder / "origin.gif", fps=options.output_fps, comment=video.comment) as origin:
+        for frame in clip.unbind(2):
+            origin.write(to_uint8(model.decode(frame)[0]))
+    seed = model.encode_pictures(model.decode(clip[:, :, 0])) if options.mode.seeded else None
+    stride = options.video_length // 2 if options.lookahead_denoising else options.video_length
+    schedule = queue_schedule(studio)
+    queue = LatentQueue.from_clip(clip, schedule, noise=noise, stride=stride, uniform=options.mode.unilatent)
+    clock.lap("base clip")
+    return RunState(video.settings, queue, seed, files={}, seconds=clock.laps)
+
+
+def queue_schedule(studio: Studio) -> DDIMSchedule:
+    options = studio.options
+    return DDIMSchedule.of_model(studio.model, options.steps, eta=options.eta, use_scale=options.queue_scale)
+
+
+def denoise_to_files(
+    studio: Studio,
+    video: Video,
+    state: RunState,
+    denoise: GuidedDenoiser,
+    noise: KeyedNoise,
+    *,
+    picture: np.ndarray | None,
+    log: Callable[[str], None],
+) -> RunState:
+    """Pass after pass from `state` on, until the video has all of its frames; returns the state it ends in.
+
+    Stopped if a signal asks for it, with the state saved.
+    """
+    model, options, stop, clock = studio.model, studio.options, studio.stop, Stopwatch(state.seconds)
+    rule = QueryReuse(*options.mode.qcache, options.qcache_weight) if options.mode.qcache else None
+    warm_up = options.steps - options.video_length  # passes that finish no frame of the video
+    total = None if video.frames is None else warm_up + video.frames
+    with ExitStack() as stack:
+        stack.enter_context(reuse_queries(model.unet, rule))
+        files = stack.enter_context(
+            open_files(
+                video.folder,
+                video.name,
+                formats=options.formats,
+                fps=options.output_fps,
+                comment=video.comment,
+                crf=options.crf,
+                save_frames=options.save_frames,
+                queue_slots=state.queue.slots if options.save_queue else None,
+                picture=picture,
+                progress=state.files or None,
+            )
+        )
+        done = state.queue.head_frame + warm_up
+        bar = stack.enter_context(tqdm(initial=done, total=total, desc="passes", leave=False))
+        passes = decoded_passes(
+            model, denoise, queue_schedule(studio), state, noise=noise, reseeded=options.mode.reseeded
+        )
+        for queue, frame, seed in passes if total is None else islice(passes, max(0, total - done)):
+            if frame is not None:
+                files.write(to_uint8(frame[0]))
+            if options.save_queue:
+                files.write_queue(to_uint8(model.decode(latent)[0]) for latent in queue.latents.unbind(2))
+            bar.update()
+            finished = max(0, queue.head_frame + 1)
+            pace = bar.format_dict["elapsed"] / (bar.n - done)
+            bar.set_postfix_str(f"{finished} of {video.frames or 'many'} frames written, {pace:.2f} s/frame")
+            log(f"pass {bar.n}, {finished} frames finished")
+            ends = stop.requested and finished > 0 if total is None else bar.n == total
+            if ends or stop.requested or bar.n % options.save_every == 0:
+                clock.lap("queue")
+                state = RunState(video.settings, advance(queue, noise=noise), seed, files.sync(), clock.laps)
+                write_state(video.state, state)
+            if ends:
+                break
+            stop.check()
+    return state
+
+
+def decoded_passes(
+    model: LatentDiffusion,
+    denoise: GuidedDenoiser,
+    schedule: DDIMSchedule,
+    state: RunState,
+    *,
+    noise: Noise,
+    reseeded: bool,
+) -> Iterator[tuple[LatentQueue, Tensor | None, Tensor | None]]:
+    """Each pass's queue, the frame (1, 3, H, W) that it finished, if any, and the image tokens for the next pass.
+
+    Tokens, those of `state` to begin with, take the place of the picture. reseeded: they are those of the newest frame.
+    """
+    seed = state.seed
+
+    def seeded(x: Tensor, timesteps: Tensor, frames: Tensor) -> Tensor:
+        return (denoise if seed is None else denoise.with_picture(seed))(x, timesteps, frames)
+
+    for queue in fifo(seeded, schedule, state.queue, noise=noise):
+        frame = model.decode(queue.head) if queue.head_frame >= 0 else None
+        if reseeded and frame is not None:
+            seed = model.encode_pictures(frame)
+        yield queue, frame, seed

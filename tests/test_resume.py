@@ -1,0 +1,314 @@
+"""Runs that cannot be lost: the real command, stopped in every way, ends with the video of an undisturbed run."""
+
+import json
+import multiprocessing
+import os
+import random
+import re
+import resource
+import signal
+import sys
+import time
+from collections.abc import Sequence
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+
+import imageio.v3 as iio
+import pytest
+from conftest import BLUE, RED, ROOT, command, one, prompt_file
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import videocrafter_main
+from lvdm.fifo.state import read_state
+from lvdm.files import DamagedFileError, remove
+
+SMALL = ["--video_length", "4", "-n", "2", "--device", "cpu", "--save_frames", "--formats", "gif", "mp4"]
+
+
+SERVER = multiprocessing.get_context("forkserver")
+SERVER.set_forkserver_preload(["videocrafter_main"])
+
+
+def run_in_child(arguments: Sequence[object], said: Path) -> None:
+    with said.open("w") as file:
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
+    os.chdir(ROOT)
+    sys.exit(videocrafter_main.main([str(argument) for argument in arguments]))
+
+
+def start(arguments: Sequence[object], folder: Path) -> BaseProcess:
+    """The command in a process of its own, forked from one that has imported everything; its words are in `said`."""
+    child = SERVER.Process(target=run_in_child, args=(arguments, folder / "said"))
+    child.start()
+    return child
+
+
+def ended(child: BaseProcess) -> int:
+    """Its exit status, or minus the signal that killed it."""
+    child.join()
+    return child.exitcode
+
+
+def written(folder: Path) -> int:
+    """How many frames of the one video below `folder` are in PNGs that grow."""
+    return len(list(folder.glob("*/t2v/fifo.partial/*.png")))
+
+
+def wait_for(folder: Path, frames: int, child: BaseProcess) -> None:
+    while written(folder) < frames:
+        assert child.is_alive()
+        time.sleep(0.01)
+
+
+def content(folder: Path, experiment: str = "t2v") -> dict[str, object]:
+    """All that can be seen of the videos below `folder`."""
+    seen: dict[str, object] = {}
+    for path in sorted(folder.glob(f"*/{experiment}/**/*")):
+        if path.suffix == ".mp4":
+            seen[str(path.relative_to(folder))] = iio.imread(path, plugin="FFMPEG").tobytes()
+        elif path.suffix in (".png", ".gif"):
+            seen[str(path.relative_to(folder))] = path.read_bytes()
+    assert seen
+    return seen
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_killed_at_random_moments(tmp_path, number):
+    """20 times in one video; every time the growing MP4 holds all but the last few frames."""
+    flags = [*SMALL, "-p", prompt_file(tmp_path, RED), "-l", 80, "--save_every", 3]
+    started = time.monotonic()
+    assert ended(start([*flags, "--output_dir", tmp_path / "straight"], tmp_path)) == 0
+    whole = time.monotonic() - started
+    rng = random.Random(0)
+    kills = lost = 0
+    arguments = [*flags, "--output_dir", tmp_path / "out"]
+    while kills < 20:
+        child = start(arguments, tmp_path)
+        time.sleep(rng.uniform(0, whole / 6))
+        os.kill(child.pid, number)
+        status = ended(child)
+        if status == 0:
+            break
+        assert status == (-number if number == signal.SIGKILL else 128 + number), (tmp_path / "said").read_text()
+        kills += 1
+        if (frames := written(tmp_path / "out")) >= 8:
+            movie = one(tmp_path, "out/*/t2v/t2v.partial.mp4")
+            lost = max(lost, frames - len(iio.imread(movie, plugin="FFMPEG")))
+    assert ended(start(arguments, tmp_path)) == 0, (tmp_path / "said").read_text()
+    assert kills >= 10
+    assert lost <= 8
+    assert content(tmp_path / "out") == content(tmp_path / "straight")
+
+
+def test_longer_later(tmp_path):
+    """Asked for more frames, a finished video goes on; asked for fewer or as many, it is left alone."""
+    prompts = prompt_file(tmp_path, RED)
+    flags = [*SMALL, "-p", prompts, "-m", "t2v_TTqcache"]
+    assert command(*flags, "-l", 11, "--output_dir", tmp_path / "straight") == 0
+    for length in (3, 9, 4, 11):
+        assert command(*flags, "-l", length, "--output_dir", tmp_path / "out") == 0
+    assert content(tmp_path / "out", "t2v_TTqcache_attn1") == content(tmp_path / "straight", "t2v_TTqcache_attn1")
+    assert json.loads(one(tmp_path, "out/*/*/*.json").read_text())["frames"] == 11
+
+
+@pytest.mark.parametrize("mode", ["t2v_seed", "t2v_seed_ar_unilatent"])
+def test_seeds_are_remembered(tmp_path, visual_model, mode):
+    flags = [*visual_model, "-p", prompt_file(tmp_path, RED), "-m", mode]
+    assert command(*flags, "-l", 8, "--output_dir", tmp_path / "straight") == 0
+    for length in (2, 8):
+        assert command(*flags, "-l", length, "--output_dir", tmp_path / "out") == 0
+    assert content(tmp_path / "out", mode) == content(tmp_path / "straight", mode)
+
+
+def test_endless_until_ctrl_c(tmp_path):
+    flags = [*SMALL, "-p", prompt_file(tmp_path, RED), "--output_dir", tmp_path / "out"]
+    for number, status, frames in ((signal.SIGINT, 130, 5), (signal.SIGTERM, 143, 25)):
+        child = start([*flags, "--endless"], tmp_path)
+        wait_for(tmp_path / "out", frames, child)
+        os.kill(child.pid, number)
+        assert ended(child) == status
+        assert "same command" in (tmp_path / "said").read_text()
+    length = json.loads(one(tmp_path, "out/*/t2v/t2v.json").read_text())["frames"]
+    assert length >= 25
+    assert len(iio.imread(one(tmp_path, "out/*/t2v/t2v.mp4"), plugin="FFMPEG")) == length
+    straight = [*SMALL, "-p", tmp_path / "prompts.txt", "-l", length, "--output_dir", tmp_path / "straight"]
+    assert command(*straight) == 0
+    assert content(tmp_path / "out") == content(tmp_path / "straight")
+
+
+def test_endless_is_for_one_prompt(tmp_path, capfd):
+    assert command(*SMALL, "--endless", "-p", prompt_file(tmp_path, RED, BLUE), "--output_dir", tmp_path / "out") == 2
+    assert "--endless" in capfd.readouterr().err
+
+
+def test_the_second_ctrl_c_leaves_at_once(tmp_path):
+    flags = [*SMALL, "-p", prompt_file(tmp_path, RED), "-l", 60, "--output_dir"]
+    child = start([*flags, tmp_path / "out"], tmp_path)
+    wait_for(tmp_path / "out", 2, child)
+    os.kill(child.pid, signal.SIGINT)
+    os.kill(child.pid, signal.SIGTERM)
+    assert ended(child) in (130, 143)
+    assert command(*flags, tmp_path / "out") == command(*flags, tmp_path / "straight") == 0
+    assert content(tmp_path / "out") == content(tmp_path / "straight")
+
+
+def test_a_schedule_of_prompts(tmp_path):
+    """Alone it has the frames of its first prompt until the switch is in sight, and others after it."""
+    line = json.dumps({"0": RED, "12": BLUE})
+    flags = [*SMALL, "-l", 24, "-p"]
+    assert command(*flags, prompt_file(tmp_path, RED, line), "--output_dir", tmp_path / "out") == 0
+    plain = sorted(one(tmp_path, "out/a_red*").glob("t2v/fifo/*"))
+    scheduled = sorted(one(tmp_path, "out/0_a_red*").glob("t2v/fifo/*"))
+    assert [path.read_bytes() for path in scheduled[:3]] == [path.read_bytes() for path in plain[:3]]
+    assert iio.imread(plain[-1]).mean() < 60  # black
+    assert iio.imread(scheduled[-1])[..., 2].mean() > 100  # on its way to pink
+
+
+@pytest.mark.parametrize(
+    ("change", "name"),
+    [
+        (["--seed", 5], "--seed"),
+        (["--eta", 0.5], "--eta"),
+        (["--formats", "gif"], "--formats"),
+        (["--no-lookahead_denoising"], "--lookahead_denoising"),
+        (["--precision", "fp32"], "--precision"),
+    ],
+)
+def test_a_changed_setting_is_named(tmp_path, capfd, finished, change, name):
+    before = content(finished)
+    capfd.readouterr()
+    assert command(*SMALL, "--precision", "bf16", *change, *asked(finished)) == 2
+    error = capfd.readouterr().err.strip()
+    assert "\n" not in error
+    assert all(part in error for part in (name, "--overwrite"))
+    assert content(finished) == before
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("finished")
+    prompt_file(folder, RED)
+    assert command(*SMALL, "--precision", "bf16", *asked(folder)) == 0
+    return folder
+
+
+def asked(folder: Path) -> list[object]:
+    return ["-l", 3, "-p", folder / "prompts.txt", "--output_dir", folder]
+
+
+@settings(max_examples=150, deadline=None)
+@given(data=st.data())
+def test_damaged_states_are_never_trusted(finished, data):
+    """Bits turned, bytes cut off or added: it is told that the file is damaged, whatever the damage is."""
+    path = one(finished, "*/t2v/t2v.state")
+    whole = path.read_bytes()
+    damaged = bytearray(whole)
+    for place, bit in data.draw(st.lists(st.tuples(st.integers(0, len(whole) - 1), st.integers(0, 7)), max_size=5)):
+        damaged[place] ^= 1 << bit
+    damaged = damaged[: data.draw(st.integers(0, len(whole)) | st.just(len(whole)))] + data.draw(st.binary(max_size=9))
+    copy = finished / "copy.state"
+    copy.write_bytes(damaged)
+    if damaged == whole:
+        assert read_state(copy).frames == 3
+    else:
+        with pytest.raises(DamagedFileError, match=r"copy\.state"):
+            read_state(copy)
+
+
+def test_a_damaged_state_is_set_aside(tmp_path, capfd):
+    flags = [*SMALL, "-p", prompt_file(tmp_path, RED), "--output_dir", tmp_path / "out"]
+    assert command(*flags, "-l", 3) == 0
+    before = content(tmp_path / "out")
+    path = one(tmp_path, "out/*/t2v/t2v.state")
+    damaged = path.read_bytes()[:-7]
+    path.write_bytes(damaged)
+    assert command(*flags, "-l", 3) == 0
+    assert "t2v.state.damaged" in capfd.readouterr().err
+    assert path.with_name("t2v.state.damaged").read_bytes() == damaged
+    assert content(tmp_path / "out") == before
+
+
+def test_two_processes_do_not_write_one_video(tmp_path, capfd):
+    flags = [*SMALL, "-p", prompt_file(tmp_path, RED), "-l", 40, "--output_dir", tmp_path / "out"]
+    child = start(flags, tmp_path)
+    wait_for(tmp_path / "out", 1, child)
+    assert command(*flags) == 1
+    assert str(child.pid) in capfd.readouterr().err
+    os.kill(child.pid, signal.SIGKILL)  # its lock goes with it
+    assert ended(child) == -signal.SIGKILL
+    assert command(*flags) == 0
+
+
+def test_nothing_is_written_through_a_link(tmp_path, capfd):
+    flags = [*SMALL, "-p", prompt_file(tmp_path, RED), "-l", 3, "--output_dir", tmp_path / "out"]
+    assert command(*flags) == 0
+    folder = one(tmp_path, "out/*/t2v")
+    for path in folder.iterdir():
+        remove(path)
+    folder.rmdir()
+    (tmp_path / "elsewhere").mkdir()
+    folder.symlink_to(tmp_path / "elsewhere")
+    assert command(*flags) == 2
+    assert "is a link" in capfd.readouterr().err
+    folder.unlink()
+    folder.mkdir()
+    (folder / "t2v.partial.gif").symlink_to(tmp_path / "elsewhere" / "a.gif")
+    assert command(*flags) == 0
+    assert not list((tmp_path / "elsewhere").iterdir())
+
+
+def test_a_full_disk_costs_nothing_that_was_saved(tmp_path):
+    """A limit on the size of files, as a disk's: the run fails in a sentence, and goes on when there is room."""
+    flags = [*SMALL, "-p", prompt_file(tmp_path, RED), "-l", 40, "--save_every", 3, "--output_dir"]
+    child = SERVER.Process(target=run_with_little_room, args=([*flags, tmp_path / "out"], tmp_path / "said"))
+    child.start()
+    assert ended(child) == 1
+    assert "File too large" in (tmp_path / "said").read_text()
+    assert written(tmp_path / "out") > 4
+    assert command(*flags, tmp_path / "out") == command(*flags, tmp_path / "straight") == 0
+    assert content(tmp_path / "out") == content(tmp_path / "straight")
+
+
+def run_with_little_room(arguments: Sequence[object], said: Path) -> None:
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (150_000, 150_000))
+    run_in_child(arguments, said)
+
+
+def test_debug_writes_a_log(tmp_path):
+    flags = [*SMALL, "-p", prompt_file(tmp_path, RED), "-l", 3, "--output_dir", tmp_path / "out"]
+    assert command(*flags, "--debug") == 0
+    log = one(tmp_path, "out/*/t2v/t2v.log").read_text()
+    assert "'--seed': 321" in log
+    assert "pass 7, 3 frames finished" in log
+
+
+def test_the_commands_of_the_readme(tmp_path):
+    """Stopped and begun again, extended, and endless: as README says it, with a smaller queue."""
+    section = (ROOT / "README.md").read_text().split("## Runs that cannot be lost")[1].split("\n## ")[0]
+    first, longer, endless = re.findall(r"python videocrafter_main\.py ([^\n]*)", section)
+    small = ["--video_length", 4, "-n", 2, "--save_frames", "--output_dir", tmp_path / "out"]
+    child = start([*first.split(), *small], tmp_path)
+    wait_for(tmp_path / "out", 30, child)
+    os.kill(child.pid, signal.SIGINT)
+    assert ended(child) == 130
+    assert command(*first.split(), *small) == 0
+    assert frames_of(tmp_path / "out") == int(re.search(r"--new_video_length (\d+)", first)[1])
+    child = start([*longer.split(), *small], tmp_path)
+    wait_for(tmp_path / "out", 150, child)
+    os.kill(child.pid, signal.SIGKILL)
+    assert ended(child) == -signal.SIGKILL
+    child = start([*endless.split(), *small], tmp_path)
+    wait_for(tmp_path / "out", 200, child)
+    os.kill(child.pid, signal.SIGTERM)
+    assert ended(child) == 143
+    assert frames_of(tmp_path / "out") >= 200
+    schedule = re.search(r"```\n(\{.*\})\n```", section)[1]
+    assert schedule == (ROOT / "prompts/schedule.txt").read_text().strip()
+
+
+def frames_of(folder: Path) -> int:
+    """How many frames the one MP4 below `folder` has."""
+    return len(iio.imread(one(folder, "*/t2v/t2v.mp4"), plugin="FFMPEG"))
