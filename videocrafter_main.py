@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Sequence
+from contextlib import ExitStack
 from functools import partial
 
 import torch
@@ -12,6 +13,7 @@ from lvdm.fifo.batch import Summary, make_all
 from lvdm.fifo.lock import held
 from lvdm.fifo.options import Options, check_writable, one_line, parse_args
 from lvdm.fifo.prompts import read_prompts, share
+from lvdm.fifo.ranks import Ranks, ranks_of
 from lvdm.fifo.record import is_complete, pass_log, write_record
 from lvdm.fifo.state import check_settings, saved_state
 from lvdm.fifo.stop import Stop, Stopped, stop_on_signals
@@ -23,8 +25,8 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 @torch.inference_mode()
-def run(options: Options, stop: Stop) -> Summary:
-    """Make the video of every prompt that is this process's share."""
+def run(options: Options, ranks: Ranks, stop: Stop) -> Summary:
+    """Make the video of every prompt that is this process's share, or its ranks'."""
     prompts = read_prompts(options.prompt_file, experiment=options.experiment, with_pictures=options.mode.from_picture)
     prompts = share(prompts, rank=options.rank, num_processes=options.num_processes)
     device = torch.device(options.device)
@@ -33,10 +35,10 @@ def run(options: Options, stop: Stop) -> Summary:
     digest = file_digest(options.ckpt_path)
     videos = videos_of(prompts, options, digest=digest)
     if not options.overwrite:
-        check_settings(videos)
+        ranks.from_first(partial(check_settings, videos))
     rows = options.window_batch and 2 * options.window_batch  # a window's two halves
     with workers_of(device, rows=rows) as workers:
-        studio = Studio(model, options, digest, workers, stop)
+        studio = Studio(model, options, digest, workers, ranks, stop)
         return make_all(videos, partial(make_video, studio), stop=stop, debug=options.debug)
 
 
@@ -45,18 +47,21 @@ def make_video(studio: Studio, video: Video) -> bool:
 
     Goes on where an earlier run was stopped. False if the video was complete already.
     """
-    options = studio.options
-    with held(video.folder), pass_log(video.log if options.debug else None) as log:
-        state = None if options.overwrite else saved_state(video)
-        if state is not None and is_complete(video, state):
+    options, ranks = studio.options, studio.ranks
+    with ExitStack() as stack:
+        ranks.from_first(lambda: stack.enter_context(held(video.folder)))
+        state = None if options.overwrite else ranks.from_first(lambda: saved_state(video))
+        if state is not None and ranks.from_first(lambda: is_complete(video, state)):
             return False
+        log = stack.enter_context(pass_log(video.log if options.debug and ranks.first else None))
         log(f"{'begun' if state is None else f'goes on behind frame {state.frames}'} with {video.settings}")
         denoise, noise, picture = conditioned(studio, video)
         if state is None:
-            video.forget()
+            ranks.from_first(video.forget)
             state = first_state(studio, video, denoise, noise)
         state = denoise_to_files(studio, video, state.to(noise.device), denoise, noise, picture=picture, log=log)
-        write_record(video, options, state, checkpoint_digest=studio.digest)
+        if ranks.first:
+            write_record(video, options, state, checkpoint_digest=studio.digest)
     return True
 
 
@@ -64,8 +69,9 @@ def main(argv: Sequence[str]) -> int:
     options = None
     try:
         options = parse_args(argv)
-        with stop_on_signals() as stop:
-            summary = run(options, stop)
+        several = options.parallel == "windows"
+        with ranks_of(torch.device(options.device), wanted=several) as ranks, stop_on_signals(ranks) as stop:
+            summary = run(options, ranks, stop)
     except Stopped as stopped:
         print(f"{stopped}; the same command goes on where it ended", file=sys.stderr)
         return stopped.exit_status
@@ -74,7 +80,8 @@ def main(argv: Sequence[str]) -> int:
             raise
         print(f"error: {one_line(error)}", file=sys.stderr)
         return 2
-    print(summary)
+    if ranks.first:
+        print(summary)
     return 1 if summary.failed else 0
 
 

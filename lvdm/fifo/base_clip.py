@@ -1,7 +1,7 @@
 """The base clip: f frames sampled as the model was trained, from which the queue is filled."""
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from hashlib import sha256
 from pathlib import Path
 
@@ -32,7 +32,8 @@ def sample_base_clip(
         return noise.draw("base step", numbers, [level] * frames) if stochastic else None
 
     steps = sample_clip(denoise, schedule, x, noise=step_noise)
-    for latents in tqdm(steps, total=len(schedule) - schedule.ends_in_place, desc="base clip", leave=False):
+    total, first = len(schedule) - schedule.ends_in_place, stop.ranks.first
+    for latents in tqdm(steps, total=total, desc="base clip", leave=False, disable=not first):
         x = latents
         stop.check()
     return x
@@ -59,22 +60,26 @@ def base_clip_key(options: Options, noise: KeyedNoise, *, digest: str, prompt: P
     }
 
 
-def cached_base_clip(key: Mapping, folder: Path, *, device: torch.device, sample: Callable[[], Tensor]) -> Tensor:
-    """The base clip of `key` from `folder`, or sampled and put there: a hit changes nothing but the time.
-
-    A file that was damaged is set aside, with a warning, and sampled anew. OSError if the clip cannot be written.
-    """
+def base_clip_path(key: Mapping, folder: Path) -> Path:
+    """Where in `folder` the base clip of `key` is kept: used again, it changes nothing but the time."""
     text = json.dumps(dict(key), sort_keys=True, default=str)
-    path = folder / f"{sha256(text.encode('utf-8', 'surrogatepass')).hexdigest()[:32]}.latents"
+    return folder / f"{sha256(text.encode('utf-8', 'surrogatepass')).hexdigest()[:32]}.latents"
+
+
+def read_base_clip(path: Path) -> Tensor | None:
+    """The clip (1, C, f, h, w), on the CPU; None if there is none. A damaged file is set aside, with a warning."""
     try:
-        return load(read_sealed(path))["latents"].to(device)
+        return load(read_sealed(path))["latents"]
     except FileNotFoundError:
-        pass
+        return None
     except (DamagedFileError, SafetensorError, KeyError) as error:
         set_aside(path, error)
-    latents = sample()
+        return None
+
+
+def write_base_clip(path: Path, latents: Tensor) -> None:
+    """OSError, with the flag's name, if it cannot be written."""
     try:
         write_sealed(path, save({"latents": latents.contiguous().cpu()}))
     except OSError as error:
         raise OSError(f"--output_dir: the base clip cannot be written to {path} ({error})") from error
-    return latents

@@ -27,10 +27,12 @@ class Summary:
 def make_all(videos: Sequence[Video], make: Callable[[Video], bool], *, stop: Stop, debug: bool) -> Summary:
     """Makes each video; `make` says whether it was not there already. What fails is told and left behind.
 
-    Stopped if `stop` says so. With `debug` failures are told with their traceback.
+    With several ranks a failure ends the run: the others wait for what does not come. Stopped if `stop` says so. With
+    `debug` failures are told with their traceback.
     """
+    ranks = stop.ranks
     outcomes = {"done": 0, "skipped": 0, "failed": 0}
-    for video in tqdm(videos, desc="prompts", disable=None if len(videos) > 1 else True):
+    for video in tqdm(videos, desc="prompts", disable=not ranks.first or len(videos) == 1):
         where = f"{video.prompt.text!r} (line {video.prompt.line})"
         try:
             made = make(video)
@@ -41,8 +43,10 @@ def make_all(videos: Sequence[Video], make: Callable[[Video], bool], *, stop: St
             tqdm.write(f"error: {where}: {reason}", file=sys.stderr)
             if debug:
                 tqdm.write(traceback.format_exc(), file=sys.stderr)
+            if ranks.size > 1:
+                raise RuntimeError(f"rank {ranks.rank} of {ranks.size} failed") from error
             continue
-        if not made:
+        if not made and ranks.first:
             tqdm.write(f"skipped: {where}: complete in {video.folder}; --overwrite makes it anew", file=sys.stderr)
         outcomes["done" if made else "skipped"] += 1
         stop.check()

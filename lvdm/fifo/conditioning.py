@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
+from lvdm.fifo.ranks import ALONE, Ranks
 from lvdm.fifo.workers import ONE_DEVICE, Workers
 from lvdm.models.ddpm3d import LatentDiffusion
 
@@ -66,19 +67,27 @@ class Conditioning:
 class GuidedDenoiser:
     """The U-Net under classifier-free guidance (Ho and Salimans 2022): e = e_uncond + scale (e_cond - e_uncond).
 
-    Both halves of all windows are the rows of one batch, which the workers share. The meaning does not depend on them.
+    The ranks share the windows; both halves of a rank's windows are the rows of one batch, which its workers share. The
+    meaning does not depend on either.
     """
 
     unet: nn.Module
     conditioning: Conditioning
     scale: float
     workers: Workers = ONE_DEVICE
+    ranks: Ranks = ALONE
 
     def with_picture(self, tokens: Tensor) -> "GuidedDenoiser":
         return replace(self, conditioning=self.conditioning.with_picture(tokens))
 
     def __call__(self, x: Tensor, timesteps: Tensor, frames: Tensor) -> Tensor:
         """x (B, C, T, H, W) fp32, timesteps (B, T), numbers of the frames (B, T) -> prediction like x, fp32."""
+        mine = self.ranks.share(len(x))
+        output = x[mine] if mine.start == mine.stop else self.predict(x[mine], timesteps[mine], frames[mine])
+        return self.ranks.gather(output, len(x))
+
+    def predict(self, x: Tensor, timesteps: Tensor, frames: Tensor) -> Tensor:
+        """The same, of this rank's windows alone."""
         context = self.conditioning.at(frames)
         halves = 1 if self.scale == 1 else 2
         if halves == 2:

@@ -15,11 +15,13 @@ from lvdm.config import read_config
 from lvdm.fifo.mode import Mode
 from lvdm.fifo.pictures import FITS
 from lvdm.fifo.prompts import LARGEST, safe_experiment
+from lvdm.fifo.ranks import global_rank, local_rank, world_size
 from lvdm.fifo.sinks import CRF
 from lvdm.fifo.workers import has_bf16_units
 from lvdm.models.samplers.ddim import SPACINGS, TRAIN_STEPS
 
 RESULTS = Path("results/videocraft_v2_fifo/random_noise")
+PARALLEL = ("windows", "prompts")
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 FORMATS = ("gif", "mp4")
 MAX_SIDE = 4096  # pixels
@@ -71,6 +73,7 @@ class Options:
     window_batch: int | None  # windows in one forward; None: all of a pass
     num_processes: int
     rank: int
+    parallel: str  # what torchrun's processes share: one of PARALLEL
     # what to write
     experiment: str
     output_dir: Path | None
@@ -107,10 +110,14 @@ def parse_args(argv: Sequence[str]) -> Options:
     for key, value in model.defaults.items():
         if getattr(args, key) is None:
             setattr(args, key, value)
+    if args.parallel == "prompts" and world_size() > 1:
+        if args.num_processes > 1:
+            raise ValueError(f"--num_processes {args.num_processes}: with torchrun and --parallel prompts it is known")
+        args.num_processes, args.rank = world_size(), global_rank()
     _check_counts(args)
     _check_model(args, mode, model)
     _check_numbers(args)
-    device = _device(args.device, rank=args.rank)
+    device = _device(args.device, rank=local_rank() if world_size() > 1 else args.rank)
     return Options(
         mode=mode,
         prompt_file=Path(_needed(args, "prompt_file")),
@@ -137,6 +144,7 @@ def parse_args(argv: Sequence[str]) -> Options:
         window_batch=args.window_batch,
         num_processes=args.num_processes,
         rank=args.rank,
+        parallel=args.parallel,
         experiment=safe_experiment(str(mode) if args.experiment is None else args.experiment),
         output_dir=args.output_dir,
         output_fps=args.output_fps,
@@ -214,6 +222,10 @@ def _parser() -> argparse.ArgumentParser:
     )
     group.add_argument("--num_processes", type=int, default=1, help="processes that share the prompt file (default 1)")
     group.add_argument("--rank", type=int, default=0, help="which of them this one is, from 0 (default 0)")
+
+    group.add_argument(
+        "--parallel", choices=PARALLEL, default="windows", help="what the processes of torchrun share (default windows)"
+    )
 
     group = parser.add_argument_group("what to write")
     group.add_argument("--experiment", "-ex", help="name of the videos (default: the mode)")

@@ -70,6 +70,9 @@ class VideoFiles:
         return progress if self.queue is None else progress | {"queue": self.queue.sync()}
 
 
+NOWHERE = VideoFiles({})
+
+
 @contextmanager
 def open_files(
     folder: Path,

@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+from lvdm.fifo.ranks import ALONE, Ranks
+
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
@@ -19,34 +21,35 @@ class Stopped(KeyboardInterrupt):
 
 
 class Stop:
-    """Whether a signal has come."""
+    """Whether a signal has come, on any of the ranks: all of them must ask at the same places."""
 
-    def __init__(self) -> None:
+    def __init__(self, ranks: Ranks) -> None:
+        self.ranks = ranks
         self.signal: int | None = None
 
-    @property
     def requested(self) -> bool:
-        return self.signal is not None
+        return self.ranks.any(self.signal is not None)
 
     def check(self) -> None:
         """Stopped, if a signal has come. To be called where nothing is lost by it."""
-        if self.signal is not None:
-            raise Stopped(self.signal)
+        if self.requested():
+            raise Stopped(self.signal or signal.SIGTERM)
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
         if self.signal is not None:
             os._exit(128 + number)  # what was saved is on the disk; threads would have to finish what they compute
         self.signal = number
-        print("\nstopping after this step; once more to leave at once", file=sys.stderr)
+        if self.ranks.first:
+            print("\nstopping after this step; once more to leave at once", file=sys.stderr)
 
 
-NEVER = Stop()
+NEVER = Stop(ALONE)
 
 
 @contextmanager
-def stop_on_signals() -> Iterator[Stop]:
+def stop_on_signals(ranks: Ranks) -> Iterator[Stop]:
     """Within this context the signals are told to the Stop that it yields. (Only the main thread gets signals.)"""
-    stop = Stop()
+    stop = Stop(ranks)
     before = {number: signal.signal(number, stop._receive) for number in SIGNALS}
     try:
         yield stop

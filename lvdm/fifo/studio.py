@@ -1,7 +1,7 @@
 """How one video is made, in stages: conditioning, base clip and queue, passes and files."""
 
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
 from itertools import islice
 
@@ -9,15 +9,22 @@ import numpy as np
 from torch import Tensor
 from tqdm import tqdm
 
-from lvdm.fifo.base_clip import base_clip_key, cached_base_clip, sample_base_clip
+from lvdm.fifo.base_clip import (
+    base_clip_key,
+    base_clip_path,
+    read_base_clip,
+    sample_base_clip,
+    write_base_clip,
+)
 from lvdm.fifo.conditioning import Conditioning, GuidedDenoiser
 from lvdm.fifo.noise import KeyedNoise, Noise
 from lvdm.fifo.options import Options
 from lvdm.fifo.pictures import as_tensor
 from lvdm.fifo.queue import LatentQueue
+from lvdm.fifo.ranks import Ranks
 from lvdm.fifo.record import Stopwatch
 from lvdm.fifo.sampler import advance, fifo
-from lvdm.fifo.sinks import GifSink, open_files, to_uint8
+from lvdm.fifo.sinks import NOWHERE, GifSink, VideoFiles, open_files, to_uint8
 from lvdm.fifo.state import RunState, write_state
 from lvdm.fifo.stop import Stop
 from lvdm.fifo.video import Video
@@ -35,6 +42,7 @@ class Studio:
     options: Options
     digest: str
     workers: Workers
+    ranks: Ranks
     stop: Stop
 
 
@@ -51,26 +59,27 @@ def conditioned(studio: Studio, video: Video) -> tuple[GuidedDenoiser, KeyedNois
     shape = model.latent_shape(options.height, options.width)
     # A schedule has the noise of its first prompt: until it switches, it can be compared with that.
     noise = KeyedNoise(video.seed, prompt.schedule[0][1], prompt.repetition, shape, device)
-    return (
-        GuidedDenoiser(model.unet, conditioning, options.unconditional_guidance_scale, studio.workers),
-        noise,
-        picture,
-    )
+    scale = options.unconditional_guidance_scale
+    return GuidedDenoiser(model.unet, conditioning, scale, studio.workers, studio.ranks), noise, picture
 
 
 def first_state(studio: Studio, video: Video, denoise: GuidedDenoiser, noise: KeyedNoise) -> RunState:
     """The base clip, sampled or from the cache, and the queue that it fills."""
     model, options, clock = studio.model, studio.options, Stopwatch()
 
-    def sample() -> Tensor:
-        schedule = DDIMSchedule.of_model(model, options.steps, spacing=options.base_spacing, eta=options.eta)
-        return sample_base_clip(denoise, schedule, frames=options.video_length, noise=noise, stop=studio.stop)
-
     key = base_clip_key(options, noise, digest=studio.digest, prompt=video.prompt)
-    clip = cached_base_clip(key, options.results_root / "latents", device=noise.device, sample=sample)
-    with GifSink(video.folder / "origin.gif", fps=options.output_fps, comment=video.comment) as origin:
-        for frame in clip.unbind(2):
-            origin.write(to_uint8(model.decode(frame)[0]))
+    path = base_clip_path(key, options.results_root / "latents")
+    clip = studio.ranks.from_first(lambda: read_base_clip(path))
+    if clip is None:
+        schedule = DDIMSchedule.of_model(model, options.steps, spacing=options.base_spacing, eta=options.eta)
+        clip = sample_base_clip(denoise, schedule, frames=options.video_length, noise=noise, stop=studio.stop)
+        if studio.ranks.first:
+            write_base_clip(path, clip)
+    clip = clip.to(noise.device)
+    if studio.ranks.first:
+        with GifSink(video.folder / "origin.gif", fps=options.output_fps, comment=video.comment) as origin:
+            for frame in clip.unbind(2):
+                origin.write(to_uint8(model.decode(frame)[0]))
     seed = model.encode_pictures(model.decode(clip[:, :, 0])) if options.mode.seeded else None
     stride = options.video_length // 2 if options.lookahead_denoising else options.video_length
     schedule = queue_schedule(studio)
@@ -98,50 +107,62 @@ def denoise_to_files(
 
     Stopped if a signal asks for it, with the state saved.
     """
-    model, options, stop, clock = studio.model, studio.options, studio.stop, Stopwatch(state.seconds)
+    model, options, stop, first = studio.model, studio.options, studio.stop, studio.ranks.first
+    clock = Stopwatch(state.seconds)
     rule = QueryReuse(*options.mode.qcache, options.qcache_weight) if options.mode.qcache else None
     warm_up = options.steps - options.video_length  # passes that finish no frame of the video
     total = None if video.frames is None else warm_up + video.frames
     with ExitStack() as stack:
         stack.enter_context(reuse_queries(model.unet, rule))
-        files = stack.enter_context(
-            open_files(
-                video.folder,
-                video.name,
-                formats=options.formats,
-                fps=options.output_fps,
-                comment=video.comment,
-                crf=options.crf,
-                save_frames=options.save_frames,
-                queue_slots=state.queue.slots if options.save_queue else None,
-                picture=picture,
-                progress=state.files or None,
-            )
-        )
+        files = stack.enter_context(files_of(studio, video, state, picture=picture)) if first else NOWHERE
         done = state.queue.head_frame + warm_up
-        bar = stack.enter_context(tqdm(initial=done, total=total, desc="passes", leave=False))
+        bar = stack.enter_context(tqdm(initial=done, total=total, desc="passes", leave=False, disable=not first))
         passes = decoded_passes(
             model, denoise, queue_schedule(studio), state, noise=noise, reseeded=options.mode.reseeded
         )
-        for queue, frame, seed in passes if total is None else islice(passes, max(0, total - done)):
+        if total is not None:
+            passes = islice(passes, max(0, total - done))
+        for number, (queue, frame, seed) in enumerate(passes, start=done + 1):
             if frame is not None:
                 files.write(to_uint8(frame[0]))
-            if options.save_queue:
+            if files.queue is not None:
                 files.write_queue(to_uint8(model.decode(latent)[0]) for latent in queue.latents.unbind(2))
             bar.update()
             finished = max(0, queue.head_frame + 1)
-            pace = bar.format_dict["elapsed"] / (bar.n - done)
+            pace = bar.format_dict["elapsed"] / (number - done)
             bar.set_postfix_str(f"{finished} of {video.frames or 'many'} frames written, {pace:.2f} s/frame")
-            log(f"pass {bar.n}, {finished} frames finished")
-            ends = stop.requested and finished > 0 if total is None else bar.n == total
-            if ends or stop.requested or bar.n % options.save_every == 0:
+            log(f"pass {number}, {finished} frames finished")
+            stopped = stop.requested()
+            ends = stopped and finished > 0 if total is None else number == total
+            if ends or stopped or number % options.save_every == 0:
                 clock.lap("queue")
                 state = RunState(video.settings, advance(queue, noise=noise), seed, files.sync(), clock.laps)
-                write_state(video.state, state)
+                if first:
+                    write_state(video.state, state)
             if ends:
                 break
-            stop.check()
+            if stopped:
+                stop.check()
     return state
+
+
+def files_of(
+    studio: Studio, video: Video, state: RunState, *, picture: np.ndarray | None
+) -> AbstractContextManager[VideoFiles]:
+    """The files of `video` as the options want them, to go on with where `state` is."""
+    options = studio.options
+    return open_files(
+        video.folder,
+        video.name,
+        formats=options.formats,
+        fps=options.output_fps,
+        comment=video.comment,
+        crf=options.crf,
+        save_frames=options.save_frames,
+        queue_slots=state.queue.slots if options.save_queue else None,
+        picture=picture,
+        progress=state.files or None,
+    )
 
 
 def decoded_passes(

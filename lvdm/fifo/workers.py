@@ -10,6 +10,8 @@ from dataclasses import dataclass
 
 import torch
 
+from lvdm.fifo.ranks import local_world_size
+
 
 @dataclass(frozen=True)
 class Workers:
@@ -37,6 +39,7 @@ def workers_of(device: torch.device, *, rows: int | None) -> Iterator[Workers]:
         yield Workers(rows=rows)
         return
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cores = max(1, cores // local_world_size())  # the others of torchrun's processes have theirs
     keep_freed_memory()
     own_threads = torch.get_num_threads()
     torch.set_num_threads(1)  # idle threads of this one would spin and take the workers' time

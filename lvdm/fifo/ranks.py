@@ -1,0 +1,114 @@
+"""Several processes, one video: the ranks that torchrun starts share the windows of every pass.
+
+Every rank holds the same queue and takes the same steps; what one of them computed reaches all before the next step.
+"""
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """This process's rank among `size`. Rank 0 speaks and writes for all."""
+
+    rank: int = 0
+    size: int = 1
+
+    @property
+    def first(self) -> bool:
+        return self.rank == 0
+
+    def share(self, total: int) -> slice:
+        """Which of `total` rows are this rank's."""
+        each = -(-total // self.size)
+        return slice(min(self.rank * each, total), min((self.rank + 1) * each, total))
+
+    def gather(self, mine: Tensor, total: int) -> Tensor:
+        """All `total` rows (N, ...), of which `mine` are this rank's share."""
+        if self.size == 1:
+            return mine
+        each = -(-total // self.size)
+        padded = mine.new_zeros(each, *mine.shape[1:])
+        padded[: len(mine)] = mine
+        gathered = mine.new_empty(self.size * each, *mine.shape[1:])
+        dist.all_gather_into_tensor(gathered, padded)
+        return gathered[:total]
+
+    def from_first(self, make: Callable[[], T]) -> T:
+        """What `make` returns on rank 0, where alone it is called. If it raises there, all raise."""
+        if self.size == 1:
+            return make()
+        answer = [None, None]
+        if self.first:
+            try:
+                answer = [make(), None]
+            except Exception as error:
+                answer = [None, error]
+        dist.broadcast_object_list(answer)
+        value, error = answer
+        if error is not None:
+            raise error
+        return value
+
+    def any(self, flag: bool) -> bool:
+        """Whether `flag` is set on any rank."""
+        if self.size == 1:
+            return flag
+        flags = torch.tensor([int(flag)])
+        dist.all_reduce(flags, dist.ReduceOp.MAX)
+        return bool(flags.item())
+
+
+ALONE = Ranks()
+
+
+@contextmanager
+def ranks_of(device: torch.device, *, wanted: bool) -> Iterator[Ranks]:
+    """The ranks that torchrun started, if several are `wanted` for one video; else this process alone.
+
+    Tensors on CUDA go through NCCL, others through Gloo. A rank that died is an error on the others: at once through
+    Gloo, after a minute through NCCL, which does not see it.
+    """
+    if not wanted or world_size() == 1:
+        yield ALONE
+        return
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    minutes = 1 if device.type == "cuda" else 30  # the parts of a pass take as long as the slowest CPU
+    dist.init_process_group(
+        "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo", timeout=timedelta(minutes=minutes)
+    )
+    try:
+        yield Ranks(dist.get_rank(), dist.get_world_size())
+    finally:
+        dist.destroy_process_group()
+
+
+def world_size() -> int:
+    """How many processes torchrun started, on all machines together; 1 without it."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def global_rank() -> int:
+    """Which of them this is."""
+    return int(os.environ.get("RANK", "0"))
+
+
+def local_rank() -> int:
+    """Which of this machine's processes this is."""
+    return int(os.environ.get("LOCAL_RANK", "0"))
+
+
+def local_world_size() -> int:
+    """How many processes torchrun started on this machine."""
+    return int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
