@@ -9,13 +9,13 @@ import torch
 
 from lvdm.checkpoint import file_digest
 from lvdm.config import load_model
-from lvdm.fifo.batch import Summary, make_all
+from lvdm.fifo.batch import RankFailedError, Summary, make_all
 from lvdm.fifo.lock import held
 from lvdm.fifo.options import Options, check_writable, one_line, parse_args
 from lvdm.fifo.prompts import read_prompts, share
 from lvdm.fifo.ranks import Ranks, ranks_of
-from lvdm.fifo.record import is_complete, pass_log, write_record
-from lvdm.fifo.state import check_settings, saved_state
+from lvdm.fifo.record import pass_log, progress_of, write_record
+from lvdm.fifo.state import check_settings
 from lvdm.fifo.stop import Stop, Stopped, stop_on_signals
 from lvdm.fifo.studio import Studio, conditioned, denoise_to_files, first_state
 from lvdm.fifo.video import Video, videos_of
@@ -49,12 +49,13 @@ def make_video(studio: Studio, video: Video) -> bool:
     """
     options, ranks = studio.options, studio.ranks
     with ExitStack() as stack:
+        ranks.from_first(video.check_places)
         ranks.from_first(lambda: stack.enter_context(held(video.folder)))
-        state = None if options.overwrite else ranks.from_first(lambda: saved_state(video))
-        if state is not None and ranks.from_first(lambda: is_complete(video, state)):
+        state, complete = (None, 0) if options.overwrite else ranks.from_first(lambda: progress_of(video))
+        if video.frames is not None and complete >= video.frames:
             return False
         log = stack.enter_context(pass_log(video.log if options.debug and ranks.first else None))
-        log(f"{'begun' if state is None else f'goes on behind frame {state.frames}'} with {video.settings}")
+        log(f"{'begun' if state is None else f'goes on behind frame {state.frames}'} with {options}")
         denoise, noise, picture = conditioned(studio, video)
         if state is None:
             ranks.from_first(video.forget)
@@ -73,13 +74,17 @@ def main(argv: Sequence[str]) -> int:
         with ranks_of(torch.device(options.device), wanted=several) as ranks, stop_on_signals(ranks) as stop:
             summary = run(options, ranks, stop)
     except Stopped as stopped:
-        print(f"{stopped}; the same command goes on where it ended", file=sys.stderr)
+        again = "the same command without --overwrite" if options.overwrite else "the same command"
+        print(f"{stopped}; {again} goes on where it ended", file=sys.stderr)
         return stopped.exit_status
     except (ValueError, OSError, torch.OutOfMemoryError) as error:
         if options is not None and options.debug:
             raise
         print(f"error: {one_line(error)}", file=sys.stderr)
         return 2
+    except RankFailedError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
     if ranks.first:
         print(summary)
     return 1 if summary.failed else 0

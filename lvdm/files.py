@@ -29,6 +29,7 @@ def whole_file(path: Path) -> Iterator[Path]:
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.stem}.{os.getpid()}.partial{path.suffix}")
+    remove(partial)  # of a process that had this one's number
     try:
         yield partial
         partial.replace(path)

@@ -4,6 +4,7 @@ import sys
 import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from tqdm import tqdm
 
@@ -19,9 +20,14 @@ class Summary:
     done: int
     skipped: int
     failed: int
+    root: Path
 
     def __str__(self) -> str:
-        return f"videos: {self.done} done, {self.skipped} skipped, {self.failed} failed"
+        return f"videos: {self.done} done, {self.skipped} skipped, {self.failed} failed; they are below {self.root}"
+
+
+class RankFailedError(RuntimeError):
+    """With several ranks, one that failed."""
 
 
 def make_all(videos: Sequence[Video], make: Callable[[Video], bool], *, stop: Stop, debug: bool) -> Summary:
@@ -44,10 +50,10 @@ def make_all(videos: Sequence[Video], make: Callable[[Video], bool], *, stop: St
             if debug:
                 tqdm.write(traceback.format_exc(), file=sys.stderr)
             if ranks.size > 1:
-                raise RuntimeError(f"rank {ranks.rank} of {ranks.size} failed") from error
+                raise RankFailedError(f"rank {ranks.rank} of {ranks.size} failed; the same command goes on") from error
             continue
         if not made and ranks.first:
-            tqdm.write(f"skipped: {where}: complete in {video.folder}; --overwrite makes it anew", file=sys.stderr)
+            tqdm.write(f"skipped: {where}: has all of its frames, in {video.folder}", file=sys.stderr)
         outcomes["done" if made else "skipped"] += 1
         stop.check()
-    return Summary(**outcomes)
+    return Summary(**outcomes, root=videos[0].root)

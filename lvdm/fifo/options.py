@@ -14,7 +14,7 @@ import torch
 from lvdm.config import read_config
 from lvdm.fifo.mode import Mode
 from lvdm.fifo.pictures import FITS
-from lvdm.fifo.prompts import LARGEST, safe_experiment
+from lvdm.fifo.prompts import LARGEST, LONGEST, safe_experiment
 from lvdm.fifo.ranks import global_rank, local_rank, world_size
 from lvdm.fifo.sinks import CRF
 from lvdm.fifo.workers import has_bf16_units
@@ -314,8 +314,8 @@ def _check_counts(args: argparse.Namespace) -> None:
     for flag, value in minima.items():
         if value is not None and value < 1:
             raise ValueError(f"{flag} {value}: must be at least 1")
-    if args.new_video_length > LARGEST:
-        raise ValueError(f"--new_video_length {args.new_video_length}: must be at most {LARGEST}; or --endless")
+    if args.new_video_length > LONGEST:
+        raise ValueError(f"--new_video_length {args.new_video_length}: must be at most {LONGEST}; or --endless")
     if args.prompt_blend < 0:
         raise ValueError(f"--prompt_blend {args.prompt_blend}: must be at least 0")
     if not 0 <= args.crf <= 51:

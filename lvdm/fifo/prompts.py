@@ -23,6 +23,7 @@ COLUMNS = ("prompt", "seed", "new_video_length", "experiment", "image")
 READABLE_LENGTH = 80
 PICTURE_AND_SCHEDULE = re.compile(r"(.*?);\s*(\{.*)", re.DOTALL)
 PICTURE_BEFORE = re.compile(r"\.(png|jpe?g|webp|gif|bmp|mp4|mov|webm|mkv|avi)\s*;", re.IGNORECASE)
+LONGEST = 2**31 - 1  # frames of a video
 LARGEST = 2**63 - 1  # of the whole numbers that torch, NumPy and JSON readers all take
 
 
@@ -160,6 +161,10 @@ def _prompt(text: str, line: int, where: str) -> Prompt:
         start = _whole(frame, f"{where}: in a schedule of prompts, frame", minimum=0)
         if start is None or not isinstance(prompt, str) or not prompt.strip():
             raise ValueError(f"{where}: in a schedule of prompts, frame {frame!r} has no prompt, but {prompt!r}")
+        try:
+            prompt.encode()
+        except UnicodeEncodeError:
+            raise ValueError(f"{where}: in a schedule, the prompt of frame {frame} has half a character") from None
         schedule.append((start, prompt.strip()))
     starts = [start for start, _ in schedule]
     if starts[:1] != [0] or starts != sorted(set(starts)):
@@ -199,7 +204,9 @@ def _table(path: Path, lines: Sequence[str], find: Callable[[str], Picture] | No
         yield replace(
             _prompt(cells["prompt"], line, f"{where} {line}"),
             seed=_whole(cells["seed"], f"{where} {line}: seed", minimum=0),
-            new_video_length=_whole(cells["new_video_length"], f"{where} {line}: new_video_length", minimum=1),
+            new_video_length=_whole(
+                cells["new_video_length"], f"{where} {line}: new_video_length", minimum=1, maximum=LONGEST
+            ),
             experiment=_experiment(cells["experiment"], f"{where} {line}: experiment"),
             picture=find and _picture(cells["image"], f"{where} {line}", find),
         )
@@ -223,11 +230,11 @@ def _names(header: Sequence[str]) -> list[str]:
     return [cell.strip().lower() for cell in header]
 
 
-def _whole(cell: str, name: str, *, minimum: int) -> int | None:
+def _whole(cell: str, name: str, *, minimum: int, maximum: int = LARGEST) -> int | None:
     if not cell:
         return None
-    if not re.fullmatch("[0-9]{1,19}", cell) or not minimum <= int(cell) <= LARGEST:
-        raise ValueError(f"{name} {cell!r} is not a whole number from {minimum} to {LARGEST}")
+    if not re.fullmatch("[0-9]{1,19}", cell) or not minimum <= int(cell) <= maximum:
+        raise ValueError(f"{name} {cell!r} is not a whole number from {minimum} to {maximum}")
     return int(cell)
 
 

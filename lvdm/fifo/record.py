@@ -1,6 +1,8 @@
 """What a run says: of each video in a JSON file beside it, of its passes in a log."""
 
 import json
+import math
+import os
 import platform
 import time
 import traceback
@@ -13,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from lvdm.fifo.options import Options
-from lvdm.fifo.state import RunState
+from lvdm.fifo.state import RunState, check_same, saved_state
 from lvdm.fifo.video import Video
 from lvdm.files import whole_file
 
@@ -27,11 +29,12 @@ class Stopwatch:
         self.laps: dict[str, float] = dict(before or {})
         self._last = time.perf_counter()
 
-    def lap(self, stage: str) -> None:
-        """Gives the time since the last call to this stage."""
+    def lap(self, stage: str) -> float:
+        """Gives the time since the last call to this stage; returns it."""
         now = time.perf_counter()
-        self.laps[stage] = self.laps.get(stage, 0.0) + now - self._last
-        self._last = now
+        taken, self._last = now - self._last, now
+        self.laps[stage] = self.laps.get(stage, 0.0) + taken
+        return taken
 
 
 @contextmanager
@@ -43,7 +46,8 @@ def pass_log(path: Path | None) -> Iterator[Callable[[str], None]]:
     if path is None:
         yield lambda line: None
         return
-    with path.open("a", encoding="utf-8") as file:
+    handle = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW, 0o644)
+    with open(handle, "a", encoding="utf-8") as file:
 
         def write(line: str) -> None:
             file.write(f"{datetime.now(timezone.utc).isoformat(timespec='milliseconds')} {line}\n")
@@ -73,6 +77,7 @@ def write_record(video: Video, options: Options, state: RunState, *, checkpoint_
         "model": {"config": options.config, "checkpoint": options.ckpt_path, "digest": checkpoint_digest},
         "options": {field.name: getattr(options, field.name) for field in fields(options)}
         | {"num_inference_steps": options.steps},
+        "settings": video.settings,
         "seconds": _times(state.seconds, state.frames),
         "packages": {"python": platform.python_version()} | {name: _version(name) for name in PACKAGES},
         "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
@@ -82,14 +87,32 @@ def write_record(video: Video, options: Options, state: RunState, *, checkpoint_
         partial.write_text(f"{text}\n", encoding="utf-8")
 
 
-def is_complete(video: Video, state: RunState) -> bool:
-    """Whether all that was asked for is there, under its own name: the JSON file comes last."""
-    if video.frames is None or state.frames < video.frames:
-        return False
+def recorded_frames(video: Video) -> int:
+    """How many frames the video has that is there under its own name; 0 if there is none, or not all of its files.
+
+    ValueError if it was made with other settings.
+    """
     try:
-        return json.loads(video.record.read_text(encoding="utf-8"))["frames"] == state.frames
+        record = json.loads(video.record.read_text(encoding="utf-8"))
+        frames, settings = int(record["frames"]), dict(record["settings"])
     except (OSError, ValueError, KeyError, TypeError):
-        return False
+        return 0
+    check_same(video, settings)
+    return frames if all(path.exists() for path in video.outputs) else 0
+
+
+def progress_of(video: Video) -> tuple[RunState | None, int]:
+    """Where `video` is to go on, if it was begun, and how many frames it has if it is complete as far as it goes.
+
+    ValueError if it was made with other settings, or is complete and cannot go on.
+    """
+    state, frames = saved_state(video), recorded_frames(video)
+    if state is None and 0 < frames < (video.frames or math.inf):
+        raise ValueError(
+            f"the video in {video.folder} has {frames} frames, and its state, from which it would go on, is gone; "
+            "--overwrite makes it anew"
+        )
+    return state, frames
 
 
 def _times(seconds: Mapping[str, float], frames: int) -> dict[str, Any]:

@@ -44,7 +44,8 @@ class LostFileError(ValueError):
     """What a stopped video was growing in is no longer what it was."""
 
     def __init__(self, path: Path):
-        super().__init__(f"{path} does not hold what the stopped run wrote to it; --overwrite begins the video anew")
+        fault = "is not what was written to it" if path.exists() else "is gone"
+        super().__init__(f"{path}, in which this video was growing, {fault}; --overwrite begins the video anew")
 
 
 @dataclass(frozen=True)
@@ -178,7 +179,8 @@ class Sink(ABC):
             with suppress(OSError):  # it is what it is on a full disk; what was synchronised is there
                 self._end()
         else:
-            self._let_go()
+            with suppress(OSError):
+                self._let_go()
             remove(self.partial)
 
     @abstractmethod
@@ -213,7 +215,7 @@ class AppendedSink(Sink):
             with whole_file(self.partial) as copy:
                 self._reopen(copy)
         if self.partial.is_symlink() or not self.partial.is_file():
-            raise LostFileError(self.partial)
+            raise LostFileError(self.path if self.path.exists() or not self.partial.exists() else self.partial)
         self.file = self.partial.open("r+b")
         end = self._end_of(progress)
         if end is None:
@@ -266,6 +268,7 @@ class GifSink(AppendedSink):
         image = Image.fromarray(frame).quantize(256, method=Image.Quantize.MEDIANCUT)
         for block in getdata(image, duration=10 * self._delay(), include_color_table=True):
             self.file.write(block)
+        self.file.flush()
 
     def _delay(self) -> int:
         """How long this frame stays, in hundredths of a second: whole, and right on average.
@@ -275,7 +278,8 @@ class GifSink(AppendedSink):
         return max(2, round(100 * (self.count + 1) / self.fps) - round(100 * self.count / self.fps))
 
     def _sync(self) -> dict[str, Tensor]:
-        return super()._sync() | {"length": torch.tensor(self.file.tell())}
+        length = self.file.tell()
+        return super()._sync() | {"length": torch.tensor(length), "tail": torch.tensor(list(self._tail(length)))}
 
     def _last(self) -> bytes:
         return b";"
@@ -285,7 +289,14 @@ class GifSink(AppendedSink):
 
     def _end_of(self, progress: Mapping[str, Tensor]) -> int | None:
         length = int(progress["length"])
-        return length if self.file.seek(0, os.SEEK_END) >= length else None
+        return length if self._tail(length) == bytes(progress["tail"].tolist()) else None
+
+    def _tail(self, length: int) -> bytes:
+        """The last bytes of the first `length`, by which another file is known."""
+        start = max(0, length - 64)
+        with self.partial.open("rb") as file:
+            file.seek(start)
+            return file.read(length - start)
 
 
 class Mp4Sink(AppendedSink):

@@ -106,29 +106,34 @@ def saved_state(video: Video) -> RunState | None:
         set_aside(video.state, error)
         return None
     if state is not None:
-        check_same(video, state)
+        check_same(video, state.settings)
     return state
 
 
-def check_same(video: Video, state: RunState) -> None:
-    """ValueError, with the first setting that is not the same, if `state` is of a video with other settings."""
+def check_same(video: Video, saved: Mapping[str, object]) -> None:
+    """ValueError, with the first that is not the same, if `saved` are other settings than the video's."""
     now = json.loads(json.dumps(video.settings))
-    for name in [*now, *state.settings]:
-        if now.get(name) != state.settings.get(name):
+    for name in [*now, *saved]:
+        if now.get(name) != saved.get(name):
             raise ValueError(
-                f"{name} was {_told(state.settings.get(name))} when the video in {video.folder} was begun, and is now "
-                f"{_told(now.get(name))}; --overwrite begins it anew, another --experiment or --output_dir keeps it"
+                f"{name} was {_told(saved.get(name))} when the video in {video.folder} was begun, and is now "
+                f"{_told(now.get(name))}; --overwrite begins it anew (and all others of the prompt file), another "
+                "--experiment or --output_dir keeps it"
             )
 
 
 def check_settings(videos: Iterable[Video]) -> None:
     """ValueError if one of `videos` was begun with other settings."""
     for video in videos:
-        with suppress(DamagedFileError):  # that is for saved_state to deal with
-            if (state := read_state(video.state)) is not None:
-                check_same(video, state)
+        state = None
+        with suppress(DamagedFileError, OSError):  # these cost one video, when it is its turn
+            state = read_state(video.state)
+        if state is not None:
+            check_same(video, state.settings)
 
 
 def _told(value: object) -> str:
-    text = str(value)
-    return f"{text[:12]}..." if len(text) == 64 and text.isalnum() else text  # digests say no more in full
+    if isinstance(value, list):
+        return " ".join(map(str, value))
+    text = repr(value)
+    return f"{text[:13]}...'" if len(text) == 66 and text[1:-1].isalnum() else text  # digests say no more in full

@@ -68,7 +68,7 @@ def first_state(studio: Studio, video: Video, denoise: GuidedDenoiser, noise: Ke
     model, options, clock = studio.model, studio.options, Stopwatch()
 
     key = base_clip_key(options, noise, digest=studio.digest, prompt=video.prompt)
-    path = base_clip_path(key, options.results_root / "latents")
+    path = base_clip_path(key, video.base_clips)
     clip = studio.ranks.from_first(lambda: read_base_clip(path))
     if clip is None:
         schedule = DDIMSchedule.of_model(model, options.steps, spacing=options.base_spacing, eta=options.eta)
@@ -108,7 +108,7 @@ def denoise_to_files(
     Stopped if a signal asks for it, with the state saved.
     """
     model, options, stop, first = studio.model, studio.options, studio.stop, studio.ranks.first
-    clock = Stopwatch(state.seconds)
+    clock, pass_clock = Stopwatch(state.seconds), Stopwatch()
     rule = QueryReuse(*options.mode.qcache, options.qcache_weight) if options.mode.qcache else None
     warm_up = options.steps - options.video_length  # passes that finish no frame of the video
     total = None if video.frames is None else warm_up + video.frames
@@ -131,7 +131,7 @@ def denoise_to_files(
             finished = max(0, queue.head_frame + 1)
             pace = bar.format_dict["elapsed"] / (number - done)
             bar.set_postfix_str(f"{finished} of {video.frames or 'many'} frames written, {pace:.2f} s/frame")
-            log(f"pass {number}, {finished} frames finished")
+            log(f"pass {number}: {pass_clock.lap('pass'):.3f} s, {finished} frames finished")
             stopped = stop.requested()
             ends = stopped and finished > 0 if total is None else number == total
             if ends or stopped or number % options.save_every == 0:

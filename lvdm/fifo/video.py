@@ -11,44 +11,63 @@ from lvdm.config import read_config
 from lvdm.fifo.options import Options
 from lvdm.fifo.prompts import Prompt
 
+COMMENT_LENGTH = 4000  # characters of a prompt in the comments of files: ffmpeg takes no more than fits a command line
+
 
 @dataclass(frozen=True)
 class Video:
     """What a run makes of one entry of the prompt file.
 
-    frames: how many, None for an endless one. name: of its files and of its folder. settings: everything that changes
-    its pixels or its files, by the name of the flag.
+    frames: how many, None for an endless one. root: the output folder. name: of its files and of its folder.
+    settings: everything that changes its pixels or its files, by the name of the flag; None what changes nothing.
     """
 
     prompt: Prompt
     seed: int
     frames: int | None
-    folder: Path
+    root: Path
     name: str
     settings: dict[str, object]
     comment: str
 
     @classmethod
     def of(cls, prompt: Prompt, options: Options, *, digest: str) -> "Video":
-        """The video that `prompt` asks for, where the options say nothing else; `digest` is the checkpoint's.
-
-        ValueError if its folder is a link to somewhere outside of the output folder.
-        """
+        """The video that `prompt` asks for, where the options say nothing else; `digest` is the checkpoint's."""
         seed = options.seed if prompt.seed is None else prompt.seed
         frames = options.new_video_length if prompt.new_video_length is None else prompt.new_video_length
         name = prompt.experiment or options.experiment
-        folder = options.results_root / prompt.folder / name
-        if not folder.resolve().is_relative_to(options.results_root.resolve()):
-            raise ValueError(f"{folder} is a link to a place outside of the output folder {options.results_root}")
+        comment = f"{prompt.text[:COMMENT_LENGTH]} | seed {seed} | mode {options.mode}"
         return cls(
             prompt=prompt,
             seed=seed,
             frames=frames,
-            folder=folder,
+            root=options.results_root,
             name=name,
             settings=_settings(prompt, options, seed=seed, digest=digest),
-            comment=f"{prompt.text} | seed {seed} | mode {options.mode}",
+            comment=comment,
         )
+
+    @property
+    def folder(self) -> Path:
+        return self.root / self.prompt.folder / self.name
+
+    @property
+    def base_clips(self) -> Path:
+        """The folder of the base clips, those of all videos below `root`."""
+        return self.root / "latents"
+
+    @property
+    def outputs(self) -> list[Path]:
+        """What there is when it is complete."""
+        files = [f"{self.name}.{suffix}" for suffix in [*self.settings["--formats"], "png"]]
+        folders = {"fifo": self.settings["--save_frames"], "queue": self.settings["--save_queue"]}
+        return [self.folder / name for name in [*files, *(name for name, wanted in folders.items() if wanted)]]
+
+    def check_places(self) -> None:
+        """ValueError if something of it would be written through a link to a place outside of `root`."""
+        for place in (self.folder, self.base_clips):
+            if not place.resolve().is_relative_to(self.root.resolve()):
+                raise ValueError(f"{place} is a link to a place outside of the output folder {self.root}")
 
     @property
     def state(self) -> Path:
@@ -76,9 +95,9 @@ def _settings(prompt: Prompt, options: Options, *, seed: int, digest: str) -> di
         "--seed": seed,
         "the prompt": prompt.text,
         "the picture": prompt.picture and prompt.picture.digest,
-        "--image_fit": options.image_fit,
+        "--image_fit": prompt.picture and options.image_fit,
         "--negative_prompt": options.negative_prompt,
-        "--prompt_blend": options.prompt_blend,
+        "--prompt_blend": options.prompt_blend if len(prompt.schedule) > 1 else None,
         "--config (its model)": sha256(model.encode()).hexdigest(),
         "--ckpt_path (its content)": digest,
         "--height": options.height,
@@ -89,13 +108,13 @@ def _settings(prompt: Prompt, options: Options, *, seed: int, digest: str) -> di
         "--eta": options.eta,
         "--unconditional_guidance_scale": options.unconditional_guidance_scale,
         "--lookahead_denoising": options.lookahead_denoising,
-        "--qcache_weight": options.qcache_weight,
+        "--qcache_weight": options.qcache_weight if options.mode.qcache else None,
         "--queue_scale": options.queue_scale,
         "--base_spacing": options.base_spacing,
         "--precision": options.precision,
         "--output_fps": options.output_fps,
         "--formats": sorted(options.formats),
-        "--crf": options.crf,
+        "--crf": options.crf if "mp4" in options.formats else None,
         "--save_frames": options.save_frames,
         "--save_queue": options.save_queue,
     }

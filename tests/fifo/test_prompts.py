@@ -228,6 +228,7 @@ def test_schedules(pictures):
         ('{"0": "a cat", "5": ""}', "no prompt"),
         ('{"0": ["a cat"]}', "no prompt"),
         ('{"0": {"1": "a cat"}}', "no prompt"),
+        (r'{"0": "a \ud800 cat"}', "half a character"),
         ('{"0": ' + "[" * 100_000, "no JSON object"),
     ],
 )
@@ -238,7 +239,11 @@ def test_a_bad_schedule_is_named_with_its_line(tmp_path, line, fault):
     assert "\n" not in str(caught.value)
 
 
-SCHEDULES = st.dictionaries(st.text(max_size=3), st.text()).map(json.dumps)
+ANY_CHARACTER = st.characters(exclude_categories=())  # halves of characters too
+STEPS = st.lists(st.text(ANY_CHARACTER, min_size=1), min_size=1, max_size=5)
+SCHEDULES = st.dictionaries(st.text(max_size=3), st.text()).map(json.dumps) | STEPS.map(
+    lambda texts: json.dumps({str(7 * number): text for number, text in enumerate(texts)})
+)
 TEXTS = st.text() | st.text(alphabet='a;,"{}:0\n\r \\') | SCHEDULES
 HEADERS = st.sampled_from(["", "prompt\n", "prompt,seed,image\n"])
 

@@ -1,0 +1,62 @@
+"""The benchmark measures what it says, and its arrangements compute the same."""
+
+import importlib.util
+import json
+import subprocess
+import sys
+from contextlib import ExitStack
+from itertools import islice
+
+import pytest
+import torch
+from conftest import ROOT, golden_json, with_golden_weights
+from PIL import Image
+
+SPEC = importlib.util.spec_from_file_location("benchmark", ROOT / "scripts/benchmark.py")
+benchmark = importlib.util.module_from_spec(SPEC)
+SPEC.loader.exec_module(benchmark)
+
+SMALL = ["--video_length", "4", "-n", "2", "--latents", "8", "12", "--device", "cpu"]
+
+
+def test_a_small_run(tmp_path):
+    files = {name: tmp_path / f"{name}.{suffix}" for name, suffix in
+             (("json", "json"), ("chart", "png"), ("profile", "trace.json"))}  # fmt: skip
+    flags = [part for name, path in files.items() for part in (f"--{name}", str(path))]
+    command = [sys.executable, "scripts/benchmark.py", *SMALL, "--passes", "2", "--warmup", "1", *flags]
+    finished = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert finished.returncode == 0, finished.stderr
+    figures = json.loads(files["json"].read_text())["figures"]
+    assert list(figures) == ["originals", "fp32", "bf16"]
+    for name, row in figures.items():
+        assert f"| {name} |" in finished.stdout
+        assert 0 < row["fastest"] <= row["seconds_per_pass"] <= row["slowest"]
+        assert row["frames_per_second"] * row["seconds_per_pass"] == pytest.approx(1)
+        assert 0 < row["share_of_matmul"] < 1.2
+    assert figures["originals"]["times_faster_than_originals"] == 1
+    assert Image.open(files["chart"]).size[0] > 300
+    assert json.loads(files["profile"].read_text())["traceEvents"]
+    assert "Self CPU" in finished.stdout
+
+
+class Golden(benchmark.Bench):
+    """A bench whose U-Net answers something: fresh ones end in zeros."""
+
+    def unet(self, dtype: torch.dtype) -> torch.nn.Module:
+        unet = with_golden_weights(super().unet(torch.float32), "model.diffusion_model.")
+        return unet.requires_grad_(False).to(dtype)
+
+
+@pytest.mark.parametrize("stride", [2, 4])
+def test_arrangements_compute_the_same(stride, monkeypatch):
+    monkeypatch.setattr(benchmark, "GUIDANCE", 1.5)  # much of it makes a random network's latents explode
+    config = golden_json("small_t2v.json")["unet_config"]
+    config["params"] |= {"channel_mult": [1, 1], "num_res_blocks": 1, "attention_resolutions": [2]}
+    bench = Golden(config, window=4, partitions=2, stride=stride, latents=(4, 8, 12), device=torch.device("cpu"))
+    latents = {}
+    for name in ("originals", "fp32", "bf16"):
+        with ExitStack() as stack, torch.inference_mode():
+            *_, last = islice(bench.passes(benchmark.SETTINGS[name], stack), 10)
+        latents[name] = last.latents
+    torch.testing.assert_close(latents["originals"], latents["fp32"], atol=1e-4, rtol=1e-4)
+    assert (latents["bf16"] - latents["fp32"]).abs().max() > 1e-4
