@@ -15,6 +15,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from difflib import get_close_matches
 from pathlib import Path
 
 from lvdm.fifo.pictures import Picture
@@ -75,7 +76,14 @@ def read_prompts(path: Path, *, experiment: str | None = None, with_pictures: bo
     if path.suffix.lower() == ".csv":
         number, first = next(((number, line[:1000]) for number, line in enumerate(lines, 1) if line.strip()), (1, ""))
         names = _names(next(csv.reader([first]), []))
-        if not set(COLUMNS).isdisjoint(names) and all(re.fullmatch(r"\w*", name) for name in names):
+        words = all(re.fullmatch(r"\w*", name) for name in names)
+        for name in names if words else ():
+            if name not in COLUMNS and (meant := get_close_matches(name, COLUMNS, n=1, cutoff=0.8)):
+                raise ValueError(
+                    f"--prompt_file {str(path)!r}, line {number}: column {name!r} is not known; is it {meant[0]!r}? "
+                    f"Those that are read: {', '.join(COLUMNS)}"
+                )
+        if words and not set(COLUMNS).isdisjoint(names):
             entries = _table(path, lines, find)
         elif "prompt" in _names(first.split(";")):
             raise ValueError(f"--prompt_file {str(path)!r}, line {number}: columns are separated by commas, not by ';'")

@@ -12,18 +12,23 @@ import torch
 
 from lvdm.fifo.ranks import local_world_size
 
+SHARES = 4  # of a batch on a CPU, however many cores it has
+
 
 @dataclass(frozen=True)
 class Workers:
-    """`run` is a `map` that `count` workers share; each takes at most `rows` rows of a batch at a time (None: all)."""
+    """`run` is a `map` that workers share. A batch is cut into `shares` parts or more, of at most `rows` rows each.
 
-    count: int = 1
+    How it is cut does not depend on how many workers there are, so that no rounding does either. rows None: no limit.
+    """
+
+    shares: int = 1
     rows: int | None = None
     run: Callable = map
 
     def part(self, total: int) -> int:
-        """How many of `total` rows make a part, so that every worker gets its share."""
-        return min(self.rows or total, -(-total // self.count))
+        """How many of `total` rows make a part."""
+        return min(self.rows or total, -(-total // self.shares))
 
 
 ONE_DEVICE = Workers()
@@ -45,7 +50,7 @@ def workers_of(device: torch.device, *, rows: int | None) -> Iterator[Workers]:
     torch.set_num_threads(1)  # idle threads of this one would spin and take the workers' time
     try:
         with ThreadPoolExecutor(cores, initializer=torch.set_num_threads, initargs=(1,)) as threads:
-            yield Workers(cores, rows or 4, threads.map)  # 4 rows of the embedded model stay in a core's cache
+            yield Workers(SHARES, rows or 4, threads.map)  # 4 rows of the embedded model stay in a core's cache
     finally:
         torch.set_num_threads(own_threads)
 
