@@ -59,10 +59,11 @@ def make_video(studio: Studio, video: Video) -> bool:
         denoise, noise, picture = conditioned(studio, video)
         if state is None:
             ranks.from_first(video.forget)
-            state = first_state(studio, video, denoise, noise)
-        state = denoise_to_files(studio, video, state.to(noise.device), denoise, noise, picture=picture, log=log)
+            state = first_state(studio, video, denoise=denoise, noise=noise)
+        state = state.to(noise.device)
+        state = denoise_to_files(studio, video, state=state, denoise=denoise, noise=noise, picture=picture, log=log)
         if ranks.first:
-            write_record(video, options, state, checkpoint_digest=studio.digest)
+            write_record(video, state, options=options, checkpoint_digest=studio.digest)
     return True
 
 
@@ -86,7 +87,7 @@ def main(argv: Sequence[str]) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 1
     if ranks.first:
-        print(summary)
+        print(f"{summary}; they are below {options.results_root}")
     return 1 if summary.failed else 0
 
 

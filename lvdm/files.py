@@ -11,9 +11,8 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-SEAL = (
-    b"fifo-sealed-1 "  # the version of the format; behind it the SHA-256 of the content as hex digits, and a line end
-)
+# The version of the format; behind it stand the SHA-256 of the content as hex digits, and a line end.
+SEAL = b"fifo-sealed-1 "
 SEAL_LENGTH = len(SEAL) + 64 + 1
 
 
@@ -26,16 +25,27 @@ def whole_file(path: Path) -> Iterator[Path]:
     """Yields a place beside `path` for a file or folder. It takes that name when the block ends, or goes away.
 
     The place is this process's own, so that several may write the same file; the last one's stays. The folder is made.
+    A file is on the disk, not only on its way there, before it has the name: a power cut leaves it whole or not there.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.stem}.{os.getpid()}.partial{path.suffix}")
     remove(partial)  # of a process that had this one's number
     try:
         yield partial
+        if partial.is_file():
+            _reach_disk(partial)
         partial.replace(path)
     except BaseException:
         remove(partial)
         raise
+
+
+def _reach_disk(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def remove(path: Path) -> None:
@@ -47,12 +57,10 @@ def remove(path: Path) -> None:
 
 
 def write_sealed(path: Path, content: bytes) -> None:
-    """Writes `content` with its checksum; on the disk, not only on its way there, when this returns."""
+    """Writes `content` with its checksum."""
     with whole_file(path) as partial, partial.open("wb") as file:
         file.write(SEAL + hashlib.sha256(content).hexdigest().encode() + b"\n")
         file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
 
 
 def read_sealed(path: Path) -> bytes:

@@ -100,6 +100,18 @@ def test_order_and_processes_change_nothing(tmp_path):
     assert len(set(frames.values())) == len(frames)  # and two videos
 
 
+def test_a_process_without_a_share_has_nothing_to_do(tmp_path, capfd):
+    prompts = prompt_file(tmp_path, RED)
+    assert command("-p", prompts, "--output_dir", tmp_path / "out", "--num_processes", 3, "--rank", 2) == 0
+    assert "0 done" in capfd.readouterr().out
+
+
+def test_an_environment_that_torchrun_did_not_make(tmp_path, capfd, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "two")
+    assert command("--output_dir", tmp_path / "out") == 2
+    assert "WORLD_SIZE is 'two'" in capfd.readouterr().err
+
+
 def test_window_batches_make_the_same_video(tmp_path):
     """Chunks of 1, 3 and n windows against one batch: at most one level of 255 from rounding."""
     prompts = prompt_file(tmp_path, BLUE)

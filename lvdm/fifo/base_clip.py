@@ -15,14 +15,12 @@ from lvdm.config import read_config
 from lvdm.fifo.noise import KeyedNoise, Noise
 from lvdm.fifo.options import Options
 from lvdm.fifo.prompts import Prompt
-from lvdm.fifo.stop import NEVER, Stop
+from lvdm.fifo.stop import Stop
 from lvdm.files import DamagedFileError, read_sealed, set_aside, write_sealed
 from lvdm.models.samplers.ddim import DDIMSchedule, Denoise, sample_clip
 
 
-def sample_base_clip(
-    denoise: Denoise, schedule: DDIMSchedule, *, frames: int, noise: Noise, stop: Stop = NEVER
-) -> Tensor:
+def sample_base_clip(denoise: Denoise, schedule: DDIMSchedule, *, frames: int, noise: Noise, stop: Stop) -> Tensor:
     """A clean clip (1, C, frames, h, w), with a progress bar; Stopped if `stop` says so."""
     numbers = range(frames)
     x = noise.draw("base", numbers, [len(schedule)] * frames)

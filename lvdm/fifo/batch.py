@@ -4,7 +4,6 @@ import sys
 import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from tqdm import tqdm
 
@@ -20,10 +19,9 @@ class Summary:
     done: int
     skipped: int
     failed: int
-    root: Path
 
     def __str__(self) -> str:
-        return f"videos: {self.done} done, {self.skipped} skipped, {self.failed} failed; they are below {self.root}"
+        return f"videos: {self.done} done, {self.skipped} skipped, {self.failed} failed"
 
 
 class RankFailedError(RuntimeError):
@@ -56,4 +54,4 @@ def make_all(videos: Sequence[Video], make: Callable[[Video], bool], *, stop: St
             tqdm.write(f"skipped: {where}: has all of its frames, in {video.folder}", file=sys.stderr)
         outcomes["done" if made else "skipped"] += 1
         stop.check()
-    return Summary(**outcomes, root=videos[0].root)
+    return Summary(**outcomes)

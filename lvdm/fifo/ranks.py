@@ -96,19 +96,26 @@ def ranks_of(device: torch.device, *, wanted: bool) -> Iterator[Ranks]:
 
 def world_size() -> int:
     """How many processes torchrun started, on all machines together; 1 without it."""
-    return int(os.environ.get("WORLD_SIZE", "1"))
+    return _of_torchrun("WORLD_SIZE", alone=1)
 
 
 def global_rank() -> int:
     """Which of them this is."""
-    return int(os.environ.get("RANK", "0"))
+    return _of_torchrun("RANK", alone=0)
 
 
 def local_rank() -> int:
     """Which of this machine's processes this is."""
-    return int(os.environ.get("LOCAL_RANK", "0"))
+    return _of_torchrun("LOCAL_RANK", alone=0)
 
 
 def local_world_size() -> int:
     """How many processes torchrun started on this machine."""
-    return int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    return _of_torchrun("LOCAL_WORLD_SIZE", alone=1)
+
+
+def _of_torchrun(name: str, *, alone: int) -> int:
+    given = os.environ.get(name, str(alone))
+    if not given.isdecimal():
+        raise ValueError(f"{name} is {given!r} in the environment, where torchrun puts a number; unset it")
+    return int(given)

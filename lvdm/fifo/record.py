@@ -60,7 +60,7 @@ def pass_log(path: Path | None) -> Iterator[Callable[[str], None]]:
             raise
 
 
-def write_record(video: Video, options: Options, state: RunState, *, checkpoint_digest: str) -> None:
+def write_record(video: Video, state: RunState, *, options: Options, checkpoint_digest: str) -> None:
     """Writes the JSON file of a video that was finished in `state`, at once: it is never there in part.
 
     checkpoint_digest: SHA-256 of the checkpoint file. The sum of the stages' times and the time per frame are added.

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-from lvdm.fifo.ranks import ALONE, Ranks
+from lvdm.fifo.ranks import Ranks
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
@@ -41,9 +41,6 @@ class Stop:
         self.signal = number
         if self.ranks.first:
             print("\nstopping after this step; once more to leave at once", file=sys.stderr)
-
-
-NEVER = Stop(ALONE)
 
 
 @contextmanager

@@ -63,10 +63,9 @@ def conditioned(studio: Studio, video: Video) -> tuple[GuidedDenoiser, KeyedNois
     return GuidedDenoiser(model.unet, conditioning, scale, studio.workers, studio.ranks), noise, picture
 
 
-def first_state(studio: Studio, video: Video, denoise: GuidedDenoiser, noise: KeyedNoise) -> RunState:
+def first_state(studio: Studio, video: Video, *, denoise: GuidedDenoiser, noise: KeyedNoise) -> RunState:
     """The base clip, sampled or from the cache, and the queue that it fills."""
     model, options, clock = studio.model, studio.options, Stopwatch()
-
     key = base_clip_key(options, noise, digest=studio.digest, prompt=video.prompt)
     path = base_clip_path(key, video.base_clips)
     clip = studio.ranks.from_first(lambda: read_base_clip(path))
@@ -96,10 +95,10 @@ def queue_schedule(studio: Studio) -> DDIMSchedule:
 def denoise_to_files(
     studio: Studio,
     video: Video,
+    *,
     state: RunState,
     denoise: GuidedDenoiser,
     noise: KeyedNoise,
-    *,
     picture: np.ndarray | None,
     log: Callable[[str], None],
 ) -> RunState:
@@ -118,7 +117,12 @@ def denoise_to_files(
         done = state.queue.head_frame + warm_up
         bar = stack.enter_context(tqdm(initial=done, total=total, desc="passes", leave=False, disable=not first))
         passes = decoded_passes(
-            model, denoise, queue_schedule(studio), state, noise=noise, reseeded=options.mode.reseeded
+            model,
+            state,
+            denoise=denoise,
+            schedule=queue_schedule(studio),
+            noise=noise,
+            reseeded=options.mode.reseeded,
         )
         if total is not None:
             passes = islice(passes, max(0, total - done))
@@ -167,10 +171,10 @@ def files_of(
 
 def decoded_passes(
     model: LatentDiffusion,
-    denoise: GuidedDenoiser,
-    schedule: DDIMSchedule,
     state: RunState,
     *,
+    denoise: GuidedDenoiser,
+    schedule: DDIMSchedule,
     noise: Noise,
     reseeded: bool,
 ) -> Iterator[tuple[LatentQueue, Tensor | None, Tensor | None]]:

@@ -22,8 +22,8 @@ from lvdm.fifo.sinks import to_uint8
 from lvdm.files import whole_file
 from lvdm.models.ddpm3d import LatentDiffusion
 from lvdm.training.autoencoder import AutoencoderTraining, ReconstructionLoss
-from lvdm.training.contrastive import ContrastiveTraining
 from lvdm.training.diffusion import DiffusionTraining, Objective
+from lvdm.training.distillation import DistillationTraining
 from lvdm.training.optimization import Optimization
 
 DATASETS = {"shapes": ShapeClips, "videos": VideoFolder}
@@ -48,7 +48,7 @@ class Training:
     """A `configs/train_*.yaml`, key by key.
 
     `model_config` names the inference YAML whose model is trained, `stage` is "autoencoder", "diffusion" or
-    "contrastive" (the encoder of pictures), `init_from` a checkpoint to start from (none: random weights). `data` is
+    "distillation" (the encoder of pictures), `init_from` a checkpoint to start from (none: random weights). `data` is
     {"kind": "shapes" or "videos", ...}. A step sees a batch of `clips` and a batch of `frames`, either may be 0; only
     diffusion sees clips. What comes out is `output`/model.ckpt: the averaged weights in half precision. Sample sheets
     show `sample_captions`, or the first items of the data if there are none or the model takes pictures.
@@ -166,12 +166,16 @@ def train(training: Training) -> Path:
 
 
 def start_from(model: LatentDiffusion, path: str) -> None:
-    """Take over the weights of a checkpoint. What only pictures need may be missing in it and stays as it is."""
+    """Take over the weights of a checkpoint. What only pictures need may be missing in it.
+
+    Then the encoder of pictures stays as it is, and image tokens begin with the keys and values of text tokens.
+    """
     state = {name: value.float() for name, value in read_state_dict(path).items()}
     if model.takes_pictures:
         parts = ("embedder.", "image_proj_model.")
-        fresh = {name: value for name, value in model.state_dict().items() if name.startswith(parts) or "_ip." in name}
-        state = fresh | state
+        fresh = {name: value for name, value in model.state_dict().items() if name.startswith(parts)}
+        of_text = {name: state[name.replace("_ip.", ".")] for name in model.state_dict() if "_ip." in name}
+        state = fresh | of_text | state
     load_strictly(model, state)
 
 
@@ -208,14 +212,14 @@ def diffusion_stage(model: LatentDiffusion, data: Dataset, training: Training) -
     return module, batches, lambda module: module.sample_sheet(captions, shape, pictures=pictures)
 
 
-def contrastive_stage(model: LatentDiffusion, data: Dataset, training: Training) -> tuple:
+def distillation_stage(model: LatentDiffusion, data: Dataset, training: Training) -> tuple:
     if not model.takes_pictures:
-        raise ValueError(f"stage 'contrastive' trains the encoder of pictures, which {training.model_config} has not")
-    module = ContrastiveTraining(model, optimization=training.optimization)
-    return module, batches_of(encoded_data(model, data, training), training.frames, training), None
+        raise ValueError(f"stage 'distillation' trains the encoder of pictures, which {training.model_config} has not")
+    module = DistillationTraining(model, optimization=training.optimization)
+    return module, batches_of(data, training.frames, training), None
 
 
-STAGES = {"autoencoder": autoencoder_stage, "diffusion": diffusion_stage, "contrastive": contrastive_stage}
+STAGES = {"autoencoder": autoencoder_stage, "diffusion": diffusion_stage, "distillation": distillation_stage}
 
 
 def encoded_data(model: LatentDiffusion, data: Dataset, training: Training) -> LatentClips:

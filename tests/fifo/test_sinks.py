@@ -303,7 +303,7 @@ def test_record(video, options):
     queue = LatentQueue(torch.zeros(1), torch.tensor([0]), torch.tensor([20]), window=2, stride=2)
     state = RunState(video.settings, queue, None, {}, {"base clip": 1.5, "queue": 8.5})
     for _ in range(2):  # the second time over the first
-        write_record(video, options, state, checkpoint_digest="12ab")
+        write_record(video, state, options=options, checkpoint_digest="12ab")
     assert [entry.name for entry in video.folder.iterdir()] == [f"{options.mode}.json"]
     record = json.loads(video.record.read_text(encoding="utf-8"))
     assert (record["prompt"], record["seed"], record["frames"], record["repetition"]) == (video.prompt.text, 5, 20, 1)
