@@ -76,8 +76,7 @@ class CrossAttention(nn.Module):
         self.image_attention = image_attention
         if image_attention:
             self.to_k_ip = nn.Linear(context_dim, inner_dim, bias=False)
-            # zero: a model that was trained without pictures goes on from where it was
-            self.to_v_ip = zero_module(nn.Linear(context_dim, inner_dim, bias=False))
+            self.to_v_ip = nn.Linear(context_dim, inner_dim, bias=False)
         self.query_tap: Callable[[Tensor], Tensor] | None = None
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
