@@ -1,13 +1,13 @@
 """What a video is conditioned on, as tensors, and classifier-free guidance."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor, nn
 
 from lvdm.fifo.ranks import ALONE, Ranks
-from lvdm.fifo.workers import ONE_DEVICE, Workers
+from lvdm.fifo.workers import Workers
 from lvdm.models.ddpm3d import LatentDiffusion
 
 
@@ -74,7 +74,7 @@ class GuidedDenoiser:
     unet: nn.Module
     conditioning: Conditioning
     scale: float
-    workers: Workers = ONE_DEVICE
+    workers: Workers = field(default_factory=Workers)
     ranks: Ranks = ALONE
 
     def with_picture(self, tokens: Tensor) -> "GuidedDenoiser":
@@ -96,8 +96,7 @@ class GuidedDenoiser:
         # Channels last: one layout for convolutions over space, convolutions over time and tokens, without copies.
         rows = rows.contiguous(memory_format=torch.channels_last_3d)
         arguments = (rows, timesteps.repeat(halves, 1), context, self.conditioning.fps.expand(len(rows)))
-        parts = (argument.split(self.workers.part(len(rows))) for argument in arguments)
-        output = torch.cat(list(self.workers.run(self.unet, *parts))).float()
+        output = self.workers(self.unet, *arguments).float()
         if halves == 1:
             return output
         conditional, unconditional = output.chunk(2)

@@ -6,32 +6,50 @@ import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
 
 import torch
+from torch import Tensor
+from tqdm import tqdm
 
 from lvdm.fifo.ranks import local_world_size
 
 SHARES = 4  # of a batch on a CPU, however many cores it has
 
 
-@dataclass(frozen=True)
 class Workers:
-    """`run` is a `map` that workers share. A batch is cut into `shares` parts or more, of at most `rows` rows each.
+    """Computes a function of a batch, whose rows do not depend on one another, in parts.
 
-    How it is cut does not depend on how many workers there are, so that no rounding does either. rows None: no limit.
+    A batch is cut into `shares` parts or more, of at most `rows` rows each; None is no limit. `run` is a `map` that
+    workers share. How a batch is cut does not depend on how many workers there are, so that no rounding does either.
     """
 
-    shares: int = 1
-    rows: int | None = None
-    run: Callable = map
+    def __init__(self, shares: int = 1, *, rows: int | None = None, run: Callable = map) -> None:
+        self.shares = shares
+        self.rows = rows
+        self.run = run
 
-    def part(self, total: int) -> int:
-        """How many of `total` rows make a part."""
-        return min(self.rows or total, -(-total // self.shares))
+    def __call__(self, function: Callable[..., Tensor], *batch: Tensor) -> Tensor:
+        """function(*batch), each (N, ...). If a part takes more memory than there is, parts are halved for good."""
+        total = len(batch[0])
+        while True:
+            size = min(self.rows or total, -(-total // self.shares))
+            try:
+                return torch.cat(list(self.run(function, *(tensor.split(size) for tensor in batch))))
+            except RuntimeError as error:
+                if not is_out_of_memory(error):
+                    raise
+                if size == 1:
+                    raise torch.OutOfMemoryError(f"not even half a window fits into memory ({error})") from error
+            self.rows = size // 2
+            tqdm.write(
+                f"warning: out of memory with {size} rows in one forward (a window has two); goes on with {self.rows}",
+                file=sys.stderr,
+            )
 
 
-ONE_DEVICE = Workers()
+def is_out_of_memory(error: RuntimeError) -> bool:
+    """Whether a device, or the system, had no memory left: on a CPU torch has no exception of its own for that."""
+    return isinstance(error, torch.OutOfMemoryError) or "DefaultCPUAllocator: can't allocate memory" in str(error)
 
 
 @contextmanager
@@ -50,7 +68,9 @@ def workers_of(device: torch.device, *, rows: int | None) -> Iterator[Workers]:
     torch.set_num_threads(1)  # idle threads of this one would spin and take the workers' time
     try:
         with ThreadPoolExecutor(cores, initializer=torch.set_num_threads, initargs=(1,)) as threads:
-            yield Workers(SHARES, rows or 4, threads.map)  # 4 rows of the embedded model stay in a core's cache
+            yield Workers(
+                SHARES, rows=rows or 4, run=threads.map
+            )  # 4 rows of the embedded model stay in a core's cache
     finally:
         torch.set_num_threads(own_threads)
 

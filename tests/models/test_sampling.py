@@ -154,7 +154,7 @@ def test_threads_give_the_same_with_a_q_cache(unet):
     schedule = DDIMSchedule.from_tables(ACP, fifo_spacing(64), eta=0)
     queue = queue_of(vectors, schedule)
     with reuse_queries(unet, QueryReuse("TT", "attn1", 0.9)), ThreadPoolExecutor(2) as threads:
-        denoise = guided(unet, vectors, workers=Workers(2, 2, threads.map))
+        denoise = guided(unet, vectors, workers=Workers(2, rows=2, run=threads.map))
         queue = denoise_queue(denoise, schedule, queue, noise=None)
     assert_agrees(queue.latents[0], vectors["queue_after_pass"][0], 1e-4)
 
