@@ -68,9 +68,8 @@ def workers_of(device: torch.device, *, rows: int | None) -> Iterator[Workers]:
     torch.set_num_threads(1)  # idle threads of this one would spin and take the workers' time
     try:
         with ThreadPoolExecutor(cores, initializer=torch.set_num_threads, initargs=(1,)) as threads:
-            yield Workers(
-                SHARES, rows=rows or 4, run=threads.map
-            )  # 4 rows of the embedded model stay in a core's cache
+            # 4 rows of the embedded model stay in a core's cache.
+            yield Workers(SHARES, rows=rows or 4, run=threads.map)
     finally:
         torch.set_num_threads(own_threads)
 

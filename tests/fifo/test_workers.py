@@ -1,6 +1,7 @@
 """Batches in parts, and what happens when the memory ends."""
 
 import resource
+import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -12,6 +13,7 @@ import torch
 from lvdm.fifo.workers import Workers
 
 GIB = 2**30
+pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="limits memory as Linux does")
 
 
 @contextmanager
