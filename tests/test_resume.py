@@ -7,9 +7,10 @@ import random
 import re
 import resource
 import signal
+import socket
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
@@ -20,9 +21,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import videocrafter_main
+from lvdm.fifo.mode import Mode
 from lvdm.fifo.state import read_state
 from lvdm.files import DamagedFileError, remove
 
+PICTURE = ROOT / "prompts/pictures/000_red_circle.png"
+SCHEDULE = json.dumps({"0": RED, "3": BLUE})
 SMALL = ["--video_length", "4", "-n", "2", "--device", "cpu", "--save_frames", "--formats", "gif", "mp4"]
 
 
@@ -30,7 +34,8 @@ SERVER = multiprocessing.get_context("forkserver")
 SERVER.set_forkserver_preload(["videocrafter_main"])
 
 
-def run_in_child(arguments: Sequence[object], said: Path) -> None:
+def run_in_child(arguments: Sequence[object], said: Path, environment: Mapping[str, str]) -> None:
+    os.environ.update(environment)
     with said.open("w") as file:
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
@@ -40,9 +45,22 @@ def run_in_child(arguments: Sequence[object], said: Path) -> None:
 
 def start(arguments: Sequence[object], folder: Path) -> BaseProcess:
     """The command in a process of its own, forked from one that has imported everything; its words are in `said`."""
-    child = SERVER.Process(target=run_in_child, args=(arguments, folder / "said"))
-    child.start()
+    (child,) = start_ranks(arguments, folder, 1)
     return child
+
+
+def start_ranks(arguments: Sequence[object], folder: Path, size: int) -> list[BaseProcess]:
+    """The command in `size` processes that know what torchrun would tell them; the first one's words are in `said`."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": size, "LOCAL_WORLD_SIZE": size}
+    children = []
+    for rank in range(size):
+        environment = {name: str(value) for name, value in (shared | {"RANK": rank, "LOCAL_RANK": rank}).items()}
+        said = folder / ("said" if rank == 0 else f"said by {rank}")
+        children.append(SERVER.Process(target=run_in_child, args=(arguments, said, environment)))
+        children[-1].start()
+    return children
 
 
 def ended(child: BaseProcess) -> int:
@@ -74,26 +92,39 @@ def content(folder: Path, experiment: str = "t2v") -> dict[str, object]:
     return seen
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
-def test_killed_at_random_moments(tmp_path, number):
-    """20 times in one video, while it grows; every time the MP4 holds all but the last few frames."""
+@pytest.mark.parametrize(
+    ("number", "ranks"),
+    [(signal.SIGKILL, 1), (signal.SIGTERM, 1), (signal.SIGKILL, 2), (signal.SIGTERM, 2)],
+    ids=["SIGKILL", "SIGTERM", "SIGKILL, 2 ranks", "SIGTERM, 2 ranks"],
+)
+def test_killed_at_random_moments(tmp_path, number, ranks):
+    """20 times in one video, while it grows; every time the MP4 holds all but the last few frames.
+
+    Of two ranks one or both get the signal; if one was killed, the other ends by itself.
+    """
     flags = [*SMALL, "-p", prompt_file(tmp_path, RED), "-l", 160, "--save_every", 3]
-    assert ended(start([*flags, "--output_dir", tmp_path / "straight"], tmp_path)) == 0
+    for child in start_ranks([*flags, "--output_dir", tmp_path / "straight"], tmp_path, ranks):
+        assert ended(child) == 0, (tmp_path / "said").read_text()
     rng = random.Random(0)
     lost = 0
     arguments = [*flags, "--output_dir", tmp_path / "out"]
     for _ in range(20):
         before = written(tmp_path / "out")
-        child = start(arguments, tmp_path)
-        wait_for(tmp_path / "out", before + 1, child)
+        children = start_ranks(arguments, tmp_path, ranks)
+        wait_for(tmp_path / "out", before + 1, children[0])
         time.sleep(rng.uniform(0, 0.2))
-        os.kill(child.pid, number)
-        status = ended(child)
-        assert status == (-number if number == signal.SIGKILL else 128 + number), (tmp_path / "said").read_text()
+        struck = rng.sample(children, rng.randint(1, ranks))
+        for child in struck:
+            os.kill(child.pid, number)
+        for child in children:
+            left_alone = 1 if number == signal.SIGKILL else 128 + number
+            expected = -number if number == signal.SIGKILL and child in struck else left_alone
+            assert ended(child) == expected, (tmp_path / "said").read_text()
         if (frames := written(tmp_path / "out")) >= 8:
             movie = one(tmp_path, "out/*/t2v/t2v.partial.mp4")
             lost = max(lost, frames - len(iio.imread(movie, plugin="FFMPEG")))
-    assert ended(start(arguments, tmp_path)) == 0, (tmp_path / "said").read_text()
+    for child in start_ranks(arguments, tmp_path, ranks):
+        assert ended(child) == 0, (tmp_path / "said").read_text()
     assert lost <= 8
     assert content(tmp_path / "out") == content(tmp_path / "straight")
 
@@ -109,13 +140,46 @@ def test_longer_later(tmp_path):
     assert json.loads(one(tmp_path, "out/*/*/*.json").read_text())["frames"] == 11
 
 
-@pytest.mark.parametrize("mode", ["t2v_seed", "t2v_seed_ar_unilatent"])
-def test_seeds_are_remembered(tmp_path, visual_model, mode):
-    flags = [*visual_model, "-p", prompt_file(tmp_path, RED), "-m", mode]
+STEERED = ["--prompt_blend", 2, "--negative_prompt", "a star", "--save_queue"]
+
+
+@pytest.mark.parametrize(("mode", "more"), [("t2v_seed", []), ("t2v_seed_ar_unilatent", []), ("i2v_STqcache", STEERED)])
+def test_all_conditions_are_remembered(tmp_path, visual_model, mode, more):
+    mode = str(Mode.parse(mode))
+    flags = [*visual_model, "-p", prompt_file(tmp_path, f"{PICTURE};{SCHEDULE}" if more else RED), "-m", mode, *more]
     assert command(*flags, "-l", 8, "--output_dir", tmp_path / "straight") == 0
     for length in (2, 8):
         assert command(*flags, "-l", length, "--output_dir", tmp_path / "out") == 0
     assert content(tmp_path / "out", mode) == content(tmp_path / "straight", mode)
+
+
+def test_a_stop_in_the_base_clip(tmp_path):
+    flags = [*SMALL, "-n", 16, "-p", prompt_file(tmp_path, RED), "-l", 2, "--output_dir"]
+    child = start([*flags, tmp_path / "out"], tmp_path)
+    while not list(tmp_path.glob("out/*/t2v/.lock")):
+        assert child.is_alive()
+        time.sleep(0.01)
+    os.kill(child.pid, signal.SIGTERM)
+    assert ended(child) == 143
+    assert not written(tmp_path / "out")
+    assert command(*flags, tmp_path / "out") == command(*flags, tmp_path / "straight") == 0
+    assert content(tmp_path / "out") == content(tmp_path / "straight")
+
+
+def test_a_picture_that_goes_away_costs_its_video(tmp_path, visual_model):
+    pictures = [tmp_path / name for name in ("first.png", "second.png")]
+    for path in pictures:
+        path.write_bytes(PICTURE.read_bytes())
+    lines = prompt_file(tmp_path, *(f"{path};{RED}" for path in pictures))
+    child = start([*visual_model, "-m", "i2v", "-p", lines, "-l", 6, "--output_dir", tmp_path / "out"], tmp_path)
+    while not list(tmp_path.glob("out/*/i2v/.lock")):
+        assert child.is_alive()
+        time.sleep(0.01)
+    pictures[1].unlink()
+    assert ended(child) == 1
+    said = (tmp_path / "said").read_text()
+    assert "second.png" in said
+    assert "1 done, 0 skipped, 1 failed" in said
 
 
 def test_endless_until_ctrl_c(tmp_path):
@@ -304,7 +368,7 @@ def test_a_full_disk_costs_nothing_that_was_saved(tmp_path):
 def run_with_little_room(arguments: Sequence[object], said: Path) -> None:
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (150_000, 150_000))
-    run_in_child(arguments, said)
+    run_in_child(arguments, said, {})
 
 
 def test_debug_writes_a_log(tmp_path):
