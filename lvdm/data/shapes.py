@@ -12,8 +12,10 @@ for any number of frames.
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass, field
+from functools import cached_property
 from itertools import product
+from math import prod
 
 import torch
 from torch import Tensor
@@ -157,7 +159,8 @@ class ShapeClips(Dataset):
     """A data set of `size` random clips: {"video" (3, T, H, W) in [-1, 1], "mask" (1, T, H, W), "caption", "fps"}.
 
     And "pictures" (2, 3, H, W), which a clip may go on from: its first frame, and one of up to `lead` frames before.
-    Item i is a function of (seed, i) alone. `scenes` is "training", "held_out" or "all".
+    Item i is a function of (seed, i) alone. `scenes` is "training", "held_out" or "all". A scene with a word of
+    `emphasis`, such as {"spinning": 3}, comes so many times as often.
     """
 
     size: int
@@ -168,6 +171,17 @@ class ShapeClips(Dataset):
     seed: int = 0
     fps: int = 8
     lead: int = 96
+    emphasis: Mapping[str, int] = field(default_factory=dict)
+
+    def __post_init__(self):
+        if unknown := self.emphasis.keys() - {*COLORS, *SHAPES, *MOTIONS, *BACKGROUNDS}:
+            raise TypeError(f"emphasis is on {', '.join(sorted(unknown))}, which no caption has")
+
+    @cached_property
+    def choices(self) -> list[Scene]:
+        """The scenes, each as often as it is emphasised."""
+        scenes = {"training": TRAINING_SCENES, "held_out": HELD_OUT_SCENES, "all": SCENES}[self.scenes]
+        return [scene for scene in scenes for _ in range(prod(self.emphasis.get(word, 1) for word in astuple(scene)))]
 
     def __len__(self) -> int:
         return self.size
@@ -176,8 +190,7 @@ class ShapeClips(Dataset):
         if not 0 <= index < self.size:
             raise IndexError(index)
         generator = torch.Generator().manual_seed((self.seed << 40) + index)
-        choices = {"training": TRAINING_SCENES, "held_out": HELD_OUT_SCENES, "all": SCENES}[self.scenes]
-        scene = choices[torch.randint(len(choices), (), generator=generator)]
+        scene = self.choices[torch.randint(len(self.choices), (), generator=generator)]
         x, y, phase = torch.rand(3, generator=generator).tolist()
         before = torch.randint(1, self.lead + 1, (1,), generator=generator)
         times = torch.cat([-before, torch.arange(self.frames)]).float()
