@@ -10,6 +10,7 @@ import torch
 from lvdm.checkpoint import file_digest
 from lvdm.config import load_model
 from lvdm.fifo.batch import RankFailedError, Summary, make_all
+from lvdm.fifo.compiled import Compiled
 from lvdm.fifo.lock import held
 from lvdm.fifo.options import Options, check_writable, one_line, parse_args
 from lvdm.fifo.prompts import read_prompts, share
@@ -38,7 +39,8 @@ def run(options: Options, ranks: Ranks, stop: Stop) -> Summary:
         ranks.from_first(partial(check_settings, videos))
     rows = options.window_batch and 2 * options.window_batch  # a window's two halves
     with workers_of(device, rows=rows) as workers:
-        studio = Studio(model, options, digest, workers, ranks, stop)
+        compiled = Compiled(model.unet) if options.compile else None
+        studio = Studio(model, options, digest, workers, ranks, stop, compiled)
         return make_all(videos, partial(make_video, studio), stop=stop, debug=options.debug)
 
 

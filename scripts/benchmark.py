@@ -26,6 +26,7 @@ from torch.utils.flop_counter import FlopCounterMode
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from lvdm.config import instantiate_from_config, read_config
+from lvdm.fifo.compiled import Compiled
 from lvdm.fifo.conditioning import Conditioning, GuidedDenoiser
 from lvdm.fifo.noise import KeyedNoise
 from lvdm.fifo.queue import LatentQueue
@@ -50,6 +51,7 @@ class Setting:
     apart: bool = False
     window_batch: int | None = None
     qcache: bool = False
+    compile: bool = False
 
 
 SETTINGS = {
@@ -57,6 +59,9 @@ SETTINGS = {
     "fp32": Setting("fp32"),
     "bf16": Setting("bf16"),
     "fp16": Setting("fp16"),
+    "fp32_compile": Setting("fp32", compile=True),
+    "bf16_compile": Setting("bf16", compile=True),
+    "fp16_compile": Setting("fp16", compile=True),
     "bf16_qcache": Setting("bf16", qcache=True),
     "fp16_qcache": Setting("fp16", qcache=True),
     "bf16_window_batch1": Setting("bf16", window_batch=1),
@@ -130,7 +135,8 @@ class Bench:
         noise = KeyedNoise(0, "benchmark", 0, self.latents, self.device)
         clip = noise.draw("base", range(self.window), [0] * self.window)
         queue = LatentQueue.from_clip(clip, schedule, noise=noise, stride=self.stride)
-        return fifo(GuidedDenoiser(unet, conditioning, GUIDANCE, workers), schedule, queue, noise=noise)
+        forward = Compiled(unet) if setting.compile else unet
+        return fifo(GuidedDenoiser(forward, conditioning, GUIDANCE, workers), schedule, queue, noise=noise)
 
     def unet(self, dtype: torch.dtype) -> nn.Module:
         torch.manual_seed(0)

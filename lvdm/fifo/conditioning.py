@@ -1,10 +1,10 @@
 """What a video is conditioned on, as tensors, and classifier-free guidance."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from lvdm.fifo.ranks import ALONE, Ranks
 from lvdm.fifo.workers import Workers
@@ -71,7 +71,7 @@ class GuidedDenoiser:
     meaning does not depend on either.
     """
 
-    unet: nn.Module
+    unet: Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
     conditioning: Conditioning
     scale: float
     workers: Workers = field(default_factory=Workers)

@@ -71,6 +71,7 @@ class Options:
     device: str
     precision: str
     window_batch: int | None  # windows in one forward; None: all of a pass
+    compile: bool
     num_processes: int
     rank: int
     parallel: str  # what torchrun's processes share: one of PARALLEL
@@ -142,6 +143,7 @@ def parse_args(argv: Sequence[str]) -> Options:
         device=device,
         precision=_precision(args.precision, device),
         window_batch=args.window_batch,
+        compile=args.compile,
         num_processes=args.num_processes,
         rank=args.rank,
         parallel=args.parallel,
@@ -220,6 +222,7 @@ def _parser() -> argparse.ArgumentParser:
     group.add_argument(
         "--window_batch", type=int, help="windows in one forward, to save memory (default: all; on a CPU 2)"
     )
+    group.add_argument("--compile", action=switch, default=False, help="the U-Net, for the queue; takes a minute first")
     group.add_argument("--num_processes", type=int, default=1, help="processes that share the prompt file (default 1)")
     group.add_argument("--rank", type=int, default=0, help="which of them this one is, from 0 (default 0)")
 

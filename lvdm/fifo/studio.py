@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 
 import numpy as np
@@ -16,6 +16,7 @@ from lvdm.fifo.base_clip import (
     sample_base_clip,
     write_base_clip,
 )
+from lvdm.fifo.compiled import Compiled
 from lvdm.fifo.conditioning import Conditioning, GuidedDenoiser
 from lvdm.fifo.noise import KeyedNoise, Noise
 from lvdm.fifo.options import Options
@@ -36,7 +37,7 @@ from lvdm.modules.query_reuse import QueryReuse, reuse_queries
 
 @dataclass(frozen=True)
 class Studio:
-    """What the videos of a run share. `digest` is the checkpoint's."""
+    """What the videos of a run share. digest: the checkpoint's. compiled: the U-Net for the queue, if it is wanted."""
 
     model: LatentDiffusion
     options: Options
@@ -44,6 +45,7 @@ class Studio:
     workers: Workers
     ranks: Ranks
     stop: Stop
+    compiled: Compiled | None
 
 
 def conditioned(studio: Studio, video: Video) -> tuple[GuidedDenoiser, KeyedNoise, np.ndarray | None]:
@@ -108,6 +110,8 @@ def denoise_to_files(
     """
     model, options, stop, first = studio.model, studio.options, studio.stop, studio.ranks.first
     clock, pass_clock = Stopwatch(state.seconds), Stopwatch()
+    if studio.compiled is not None:
+        denoise = replace(denoise, unet=studio.compiled)
     rule = QueryReuse(*options.mode.qcache, options.qcache_weight) if options.mode.qcache else None
     warm_up = options.steps - options.video_length  # passes that finish no frame of the video
     total = None if video.frames is None else warm_up + video.frames

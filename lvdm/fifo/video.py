@@ -112,6 +112,7 @@ def _settings(prompt: Prompt, options: Options, *, seed: int, digest: str) -> di
         "--queue_scale": options.queue_scale,
         "--base_spacing": options.base_spacing,
         "--precision": options.precision,
+        "--compile": options.compile or None,
         "--output_fps": options.output_fps,
         "--formats": sorted(options.formats),
         "--crf": options.crf if "mp4" in options.formats else None,

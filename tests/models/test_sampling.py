@@ -7,9 +7,11 @@ import pytest
 import torch
 from conftest import assert_agrees, golden, golden_json, with_golden_weights
 
+from lvdm.fifo.compiled import Compiled
 from lvdm.fifo.conditioning import Conditioning, GuidedDenoiser
+from lvdm.fifo.noise import KeyedNoise
 from lvdm.fifo.queue import LatentQueue
-from lvdm.fifo.sampler import denoise_queue
+from lvdm.fifo.sampler import denoise_queue, fifo
 from lvdm.fifo.workers import Workers
 from lvdm.models.ddpm3d import linear_betas, schedule_buffers, signal_scales
 from lvdm.models.samplers.ddim import DDIMSchedule, fifo_spacing, sample_clip, videocrafter_spacing
@@ -157,6 +159,42 @@ def test_threads_give_the_same_with_a_q_cache(unet):
         denoise = guided(unet, vectors, workers=Workers(2, rows=2, run=threads.map))
         queue = denoise_queue(denoise, schedule, queue, noise=None)
     assert_agrees(queue.latents[0], vectors["queue_after_pass"][0], 1e-4)
+
+
+def test_compiled_is_the_same(capfd):
+    """With a Q-cache and without, over 20 passes, on two threads; each shape is compiled once."""
+    config = golden_json("small_t2v.json")["unet_config"]["params"]
+    small = {
+        "model_channels": 16,
+        "channel_mult": [1],
+        "attention_resolutions": [1],
+        "num_res_blocks": 1,
+        "context_dim": 8,
+    }
+    torch.manual_seed(0)
+    unet = UNetModel(**(config | small | {"num_head_channels": 8, "norm_num_groups": 4})).eval()
+    for weight in unet.parameters():
+        weight.normal_(std=0.1)
+    schedule = DDIMSchedule.from_tables(ACP, fifo_spacing(16), eta=0)
+    noise = KeyedNoise(0, "", 0, (4, 4, 4), torch.device("cpu"))
+    clip = noise.draw("base", range(8), [0] * 8)
+    first = LatentQueue.from_clip(clip, schedule, noise=noise, stride=4)
+    conditioning = Conditioning(
+        torch.randn(1, 1, 77, 8), torch.zeros(1), 0, torch.randn(1, 1, 77, 8), torch.tensor([8])
+    )
+    torch._dynamo.utils.counters.clear()
+    for rule in (None, QueryReuse("TT", "attn1", 0.9)):
+        compiled = Compiled(unet)
+        with reuse_queries(unet, rule), ThreadPoolExecutor(2) as threads:
+            workers = Workers(2, run=threads.map)
+            runs = (
+                fifo(GuidedDenoiser(forward, conditioning, 4.0, workers), schedule, first, noise=noise)
+                for forward in (unet, compiled)
+            )
+            for _, (plain, fast) in zip(range(20), zip(*runs, strict=True), strict=False):
+                assert_agrees(fast.latents, plain.latents, 1e-4)
+    assert capfd.readouterr().err.count("compiling") == 2
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 2
 
 
 def test_guidance_of_one_needs_no_unconditional_half(unet):
