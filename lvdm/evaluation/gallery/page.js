@@ -5,6 +5,9 @@ const data = JSON.parse(document.getElementById("data").textContent);
 const reducedMotion = matchMedia("(prefers-reduced-motion: reduce)").matches;
 const PLAY = "M3 2 L14 8 L3 14 Z";
 const PAUSE = "M3 2 H6.5 V14 H3 Z M9.5 2 H13 V14 H9.5 Z";
+// Where in a frame a player rests. Chromium rounds a time to the file's ticks to find the key frame to begin with, and in
+// our files a tick is a frame: from the second half on it would begin with the next one.
+const REST = 0.25;
 const FAR = 3; // frames: a playing video this far from its row jumps; a nearer one plays faster or slower
 
 const find = (selector, parent = document) => parent.querySelector(selector);
@@ -25,7 +28,6 @@ class Player {
     this.label = find(".frame", this.figure);
     this.note = find(".note", this.figure);
     this.about = find(".about", this.figure);
-    find(".experiment", this.figure).textContent = experiment;
     this.video.style.aspectRatio = `${cell.width} / ${cell.height}`;
     this.video.setAttribute("aria-label", `${experiment}: ${row.entry.prompt}`);
     this.video.addEventListener("click", () => row.toggle());
@@ -63,14 +65,14 @@ class Player {
     this.video.currentTime = position / this.cell.fps;
   }
 
-  /** Comes nearer to `frame`, playing at the row's rate (frames per second), or at rest in the middle of the frame. */
+  /** Comes nearer to `frame`, playing at the row's rate (frames per second), or at rest in that frame. */
   follow(frame, playing, rate) {
     const { video, cell } = this;
     if (video.readyState < HTMLMediaElement.HAVE_METADATA || video.seeking) return;
     if (!playing || !this.hasMore(frame)) {
       video.pause();
-      const middle = Math.min(Math.floor(frame), cell.frames - 1) + 0.5;
-      if (Math.abs(this.position - middle) > 0.25) this.seek(middle);
+      const rest = Math.min(Math.floor(frame), cell.frames - 1) + REST;
+      if (Math.abs(this.position - rest) > 0.2) this.seek(rest);
       return;
     }
     const ahead = this.position - frame;
@@ -107,7 +109,7 @@ class Player {
     svg.toggleAttribute("hidden", !this.curve);
     find(".metric", this.figure).hidden = !this.curve;
     if (!this.curve) return;
-    const height = (value) => (high > low ? 0.92 - (0.84 * (value - low)) / (high - low) : 0.5);
+    const height = (value) => (high > low ? 0.92 - (0.84 * (value - low)) / (high - low) : 0.5).toFixed(3);
     let path = "";
     let gap = true;
     this.curve.forEach((value, index) => { // a step for each window: that is all that is known
@@ -147,8 +149,8 @@ class Row {
     for (const experiment of data.experiments) {
       const cell = entry.cells[experiment];
       if (cell) this.players.push(new Player(cell, experiment, this));
-      const figure = cell ? this.players.at(-1).figure : document.createElement("figure");
-      if (!cell) figure.append(`${experiment}: no video`);
+      const figure = cell ? this.players.at(-1).figure : copyOf("missing");
+      find(".experiment", figure).textContent = experiment;
       figure.dataset.experiment = experiment;
       this.strip.append(figure);
     }
@@ -161,7 +163,8 @@ class Row {
   /** After a change of what is shown: the longest of the videos sets how many frames there are, and how fast they go. */
   measure(metric) {
     this.shown = this.players.filter((player) => !player.figure.hidden);
-    const longest = this.shown.reduce((a, b) => (b.cell.frames > a.cell.frames ? b : a), this.players[0]);
+    if (this.shown.length === 0) return;
+    const longest = this.shown.reduce((a, b) => (b.cell.frames > a.cell.frames ? b : a));
     this.frames = longest.cell.frames;
     this.rate = longest.cell.fps;
     this.frame = Math.min(this.frame, this.frames - 1);
@@ -320,7 +323,12 @@ function showSettings(player) {
   panel.scrollTop = 0;
   player.about.setAttribute("aria-expanded", "true");
   player.about.setAttribute("aria-describedby", "settings");
-  const button = player.about.getBoundingClientRect();
+  placeSettings();
+}
+
+function placeSettings() {
+  if (!opened) return;
+  const button = opened.about.getBoundingClientRect();
   const above = button.top - panel.offsetHeight - 6;
   panel.style.left = `${clamp(button.right - panel.offsetWidth, 8, innerWidth - panel.offsetWidth - 8)}px`;
   panel.style.top = `${above > 8 ? above : Math.min(button.bottom + 6, innerHeight - panel.offsetHeight - 8)}px`;
@@ -346,7 +354,8 @@ for (const player of players) {
     kept = keep;
   });
 }
-document.addEventListener("scroll", () => { if (opened) hideSettings(); });
+document.addEventListener("scroll", placeSettings, { capture: true });
+window.addEventListener("resize", placeSettings);
 
 // Light and dark: the system's, until the button is pressed.
 const theme = find("#theme");

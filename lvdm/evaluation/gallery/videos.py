@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +14,8 @@ from typing import Any
 class Video:
     """A finished video. folder: {root}/{prompt folder}/{experiment}. file: its MP4, or its GIF if there is no MP4.
 
-    same: equal for the videos that differ in nothing but the experiment. settings: by name, as text.
+    same: equal for the videos that differ in nothing but the experiment. settings: those that say something,
+    by name, as text; digests by their first digits.
     """
 
     folder: Path
@@ -69,8 +71,8 @@ def _video(folder: Path, record: Mapping[str, Any]) -> Video:
     file = next((file for file in files if file.is_file()), None)
     if file is None:
         raise ValueError(f"neither {files[0].name} nor {files[1].name} is there")
-    picture, settings, seconds = (_mapping(record.get(name)) for name in ("image", "settings", "seconds"))
-    shown = {**settings, "frames": record.get("frames"), "seconds per frame": seconds.get("per_frame")}
+    picture, settings = (_mapping(record.get(name)) for name in ("image", "settings"))
+    shown = {name: _text(value) for name, value in settings.items() if value not in (None, "") and name != "the prompt"}
     return Video(
         folder=folder,
         file=file,
@@ -78,7 +80,7 @@ def _video(folder: Path, record: Mapping[str, Any]) -> Video:
         picture=None if picture.get("path") is None else Path(str(picture["path"])).name,
         seed=_text(record.get("seed")),
         same=json.dumps([record["prompt"], picture.get("digest"), record.get("seed"), record.get("repetition", 0)]),
-        settings={name: _text(value) for name, value in shown.items() if value is not None and name != "the prompt"},
+        settings={name: value[:12] if re.fullmatch("[0-9a-f]{64}", value) else value for name, value in shown.items()},
     )
 
 
