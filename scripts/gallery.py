@@ -34,7 +34,8 @@ def write_gallery(args: argparse.Namespace, scratch: Path) -> str:
         try:
             clips[video.folder] = Clip.read(video.file) if video.file.suffix == ".mp4" else from_gif(video.file, media)
         except (OSError, ValueError, SyntaxError) as error:  # SyntaxError: Pillow's word for a broken file
-            problems.append(f"{video.folder}: {str(error).splitlines()[0]}")
+            sentence, _, _ = str(error).partition("\n")
+            problems.append(f"{video.folder}: {sentence}")
     for problem in problems:
         print(f"left out: {problem}", file=sys.stderr)
     if not clips:
@@ -42,8 +43,11 @@ def write_gallery(args: argparse.Namespace, scratch: Path) -> str:
     shown = [video for video in videos if video.folder in clips]
     curves = read_curves(args.metrics, shown) if args.metrics else {}
     html = page(shown, clips, curves=curves, problems=problems, folder=output.parent, embed=args.embed)
-    with whole_file(output) as partial:
-        partial.write_text(html, encoding="utf-8")
+    try:
+        with whole_file(output) as partial:
+            partial.write_text(html, encoding="utf-8")
+    except OSError as error:
+        raise ValueError(f"--output {str(output)!r}: cannot be written ({error.strerror})") from error
     left_out = f", {len(problems)} left out" if problems else ""
     return f"{output}: {len(clips)} videos{left_out}, {len(html) / 1e6:.1f} MB"
 

@@ -240,7 +240,8 @@ def test_curves_are_those_of_the_videos(results, metrics):
         (["missing"], "RESULTS 'missing': expected a folder"),
         (["empty"], "RESULTS empty: expected at least one finished video"),
         (["good", "-o", "empty"], "--output 'empty' is a folder"),
-        (["good", "--metrics", "missing.json"], "missing.json"),
+        (["good", "--metrics", "missing.json"], "--metrics 'missing.json': cannot be read"),
+        (["good", "-o", "good/p/t2v/t2v.mp4/page.html"], "--output 'good/p/t2v/t2v.mp4/page.html': cannot be written"),
         (["good", "--metrics", "{}"], "expected a list"),
         (["good", "--metrics", "{"], "not JSON"),
         (["good", "--metrics", "[]"], "none of its 0 paths is a video of this gallery"),
@@ -542,6 +543,7 @@ def test_hundreds_of_videos_are_loaded_and_played_only_in_sight(browser, media, 
     for number in range(100):
         for experiment in ("a", "b", "c"):
             put(media / "short.mp4", tmp_path / "results", f"p{number:03d}", experiment, f"prompt {number:03d}")
+    put(media / "short.mp4", tmp_path / "results", "p000", "constructor", "prompt 000")
     make(capsys, tmp_path / "results", "-o", tmp_path / "page.html")
     context = browser.new_context(viewport={"width": 1300, "height": 900}, reduced_motion="no-preference")
     visit = Visit(context.new_page(), tmp_path / "page.html")

@@ -12,6 +12,7 @@ const FAR = 3; // frames: a playing video this far from its row jumps; a nearer 
 
 const find = (selector, parent = document) => parent.querySelector(selector);
 const copyOf = (template) => find(`#${template}`).content.firstElementChild.cloneNode(true);
+const own = (object, name) => (Object.hasOwn(object, name) ? object[name] : undefined); // "constructor" is a name, too
 const clamp = (value, low, high) => Math.min(Math.max(value, low), high);
 const mean = (values) => values.reduce((sum, value) => sum + value, 0) / values.length;
 
@@ -104,7 +105,7 @@ class Player {
 
   /** Draws `metric` over `frames` frames, on a scale from `low` to `high`; nothing if the video has no such curve. */
   draw(metric, frames, low, high) {
-    this.curve = this.cell.curves[metric];
+    this.curve = own(this.cell.curves, metric);
     const svg = find(".curve", this.figure);
     svg.toggleAttribute("hidden", !this.curve);
     find(".metric", this.figure).hidden = !this.curve;
@@ -147,7 +148,7 @@ class Row {
 
     this.players = [];
     for (const experiment of data.experiments) {
-      const cell = entry.cells[experiment];
+      const cell = own(entry.cells, experiment);
       if (cell) this.players.push(new Player(cell, experiment, this));
       const figure = cell ? this.players.at(-1).figure : copyOf("missing");
       find(".experiment", figure).textContent = experiment;
@@ -169,7 +170,7 @@ class Row {
     this.rate = longest.cell.fps;
     this.frame = Math.min(this.frame, this.frames - 1);
     this.scrubber.max = this.frames - 1;
-    const values = this.shown.flatMap((player) => player.cell.curves[metric] ?? []).filter((value) => value !== null);
+    const values = this.shown.flatMap((player) => own(player.cell.curves, metric) ?? []).filter((value) => value !== null);
     for (const player of this.shown) player.draw(metric, this.frames, Math.min(...values), Math.max(...values));
     this.told = null;
   }
@@ -382,7 +383,8 @@ function everyScreen(now) {
   const seconds = Math.min((now - last) / 1000, 0.1); // no leap after a time in another tab
   last = now;
   for (const row of rows) row.tick(seconds);
-  playAll.textContent = somePlay(rows) ? "Pause all" : "Play all";
+  const name = somePlay(rows) ? "Pause all" : "Play all";
+  if (playAll.textContent !== name) playAll.textContent = name;
   requestAnimationFrame(everyScreen);
 }
 requestAnimationFrame(everyScreen);

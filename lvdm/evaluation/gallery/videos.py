@@ -96,11 +96,13 @@ def read_curves(path: Path, videos: Sequence[Video]) -> dict[Path, Curves]:
     """The curves of `videos`, by their folders, from a JSON list of {"path", "window", "curves": {metric: [value]}}.
 
     Paths are looked up from the working directory, then from the file's own folder; other videos' entries are left
-    alone. ValueError if the file is not such a list, or says nothing about any of `videos`.
+    alone. ValueError if the file cannot be read, is not such a list, or says nothing about any of `videos`.
     """
     where = f"--metrics {str(path)!r}"
     try:
         entries = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ValueError(f"{where}: cannot be read ({error.strerror})") from error
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{where}: not JSON ({error})") from error
     if not isinstance(entries, list):
