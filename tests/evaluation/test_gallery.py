@@ -120,7 +120,11 @@ def metrics(results) -> Path:
     entries = [
         {"path": str(red / "t2v"), "window": 16, "curves": {"calm": [1.0, 0.75, 0.5], "drift": [0, 1, 2]}},
         {"path": "elsewhere", "window": 16, "curves": {}},
-        {"path": str((red / "short").relative_to(results)), "window": 8, "curves": {"calm": [0.9, None, float("nan")]}},
+        {
+            "path": str((red / "short").relative_to(results)),
+            "window": 8,
+            "curves": {"calm": [0.9, None, float("nan")], "no": [None]},
+        },
     ]
     path.write_text(json.dumps(entries))
     return path
@@ -387,7 +391,7 @@ def test_filters(visit):
     assert (shown.count(), page.locator("#shown").inner_text()) == (2, "2 of 2 prompts")
     page.locator("#search").fill("circle RED")
     assert (shown.count(), page.locator("#shown").inner_text()) == (1, "1 of 2 prompts")
-    page.locator("#search").fill("nothing of that")
+    page.locator("#search").fill("red square")
     assert shown.count() == 0
     assert page.locator("#nothing").is_visible()
     page.locator("#search").fill("")

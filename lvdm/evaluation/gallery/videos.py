@@ -95,8 +95,9 @@ def _text(value: Any) -> str:
 def read_curves(path: Path, videos: Sequence[Video]) -> dict[Path, Curves]:
     """The curves of `videos`, by their folders, from a JSON list of {"path", "window", "curves": {metric: [value]}}.
 
-    Paths are looked up from the working directory, then from the file's own folder; other videos' entries are left
-    alone. ValueError if the file cannot be read, is not such a list, or says nothing about any of `videos`.
+    Paths are looked up from the working directory, then from the file's own folder; other videos' entries, and curves
+    without a number, are left out. ValueError if the file cannot be read, is not such a list, or says nothing about any
+    of `videos`.
     """
     where = f"--metrics {str(path)!r}"
     try:
@@ -116,7 +117,8 @@ def read_curves(path: Path, videos: Sequence[Video]) -> dict[Path, Curves]:
             folder = Path(os.path.abspath(base / name))
             if folder in folders:
                 curves = {metric: _values(curve, f"{where}, entry {number}") for metric, curve in values.items()}
-                found[folder] = Curves(window, curves)
+                drawn = {metric: curve for metric, curve in curves.items() if curve.count(None) < len(curve)}
+                found[folder] = Curves(window, drawn)
                 break
     if not found:
         raise ValueError(f"{where}: none of its {len(entries)} paths is a video of this gallery")
