@@ -558,10 +558,15 @@ def test_hundreds_of_videos_are_loaded_and_played_only_in_sight(browser, media, 
             "row => [...row.querySelectorAll('video')].every(video => !video.paused)", arg=row.element_handle()
         )
         visit.page.wait_for_timeout(300)
-        loaded, playing = visit.page.evaluate(
-            """["video[src]", "video"].map((selector, index) => [...document.querySelectorAll(selector)]
-               .filter(video => index == 0 || !video.paused).length)"""
+        loaded, playing, unseen = visit.page.evaluate(
+            """() => {
+                const videos = [...document.querySelectorAll("video[src]")];
+                const playing = videos.filter(video => !video.paused).map(video => video.getBoundingClientRect());
+                const unseen = playing.filter(({ top, bottom }) => bottom < 0 || top > innerHeight);
+                return [videos.length, playing.length, unseen.length];
+            }"""
         )
-        assert 3 <= playing <= loaded <= 36
+        assert 3 <= playing < loaded <= 36
+        assert unseen == 0
     assert visit.errors == []
     context.close()
