@@ -11,6 +11,8 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+VIDEO_SUFFIXES = (".mp4", ".gif", ".webm", ".mov", ".avi", ".mkv")
+
 # The version of the format; behind it stand the SHA-256 of the content as hex digits, and a line end.
 SEAL = b"fifo-sealed-1 "
 SEAL_LENGTH = len(SEAL) + 64 + 1

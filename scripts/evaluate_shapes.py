@@ -24,6 +24,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from lvdm.data.shape_reader import MIN_FRAMES, read_clip, score
 from lvdm.data.shapes import HEIGHT, HELD_OUT_SCENES, SCENES, WIDTH, Scene, render, trajectory
+from lvdm.evaluation.reading import find_records, read_frames, read_record, result_video
 
 
 def to_frames(video: torch.Tensor) -> np.ndarray:
@@ -55,26 +56,9 @@ COUNTED = {
 
 
 def find_videos(root: Path) -> Iterator[tuple[Path, Mapping]]:
-    """Every `{prompt}/{experiment}/` below `root` that holds an `{experiment}.json` with a prompt, and that JSON."""
-    for path in sorted(root.rglob("*.json")):
-        if path.stem == path.parent.name:
-            try:
-                settings = json.loads(path.read_text(encoding="utf-8"))
-            except ValueError as error:
-                raise ValueError(f"{path} is not JSON: {error}") from error
-            if isinstance(settings, dict) and isinstance(settings.get("prompt"), str):
-                yield path.parent, settings
-
-
-def read_frames(folder: Path, count: int) -> np.ndarray:
-    """The first `count` frames (T, H, W, 3) uint8 of the video in a result folder, or as many as there are."""
-    pngs = sorted((folder / "fifo").glob("*.png"))
-    if pngs:
-        return np.stack([iio.imread(path, mode="RGB") for path in pngs[:count]])
-    for path in (folder / f"{folder.name}.mp4", folder / f"{folder.name}.gif"):
-        if path.exists():
-            return np.stack(list(islice(iio.imiter(path), count)))
-    raise FileNotFoundError(f"{folder}: no fifo/*.png, {folder.name}.mp4 or {folder.name}.gif")
+    """Every `{prompt}/{experiment}/` below `root` with a record, and that record."""
+    records = ((path.parent, read_record(path)) for path in find_records(root))
+    return ((folder, record) for folder, record in records if record is not None)
 
 
 def evaluate(roots: Sequence[Path], windows: Sequence[tuple[int, int]], *, held_out: bool) -> list[dict]:
@@ -85,8 +69,9 @@ def evaluate(roots: Sequence[Path], windows: Sequence[tuple[int, int]], *, held_
             scene = Scene.parse(settings["prompt"])
             if held_out and not scene.held_out:
                 continue
-            frames = read_frames(folder, max(last for _, last in windows) + 1)
-        except (ValueError, OSError, SyntaxError) as error:  # SyntaxError: Pillow's word for a broken file
+            video = read_frames(result_video(folder))
+            frames = np.stack(list(islice(video, max(last for _, last in windows) + 1)))
+        except (ValueError, OSError) as error:
             skipped.append(f"{folder}: {str(error).splitlines()[0]}")
             continue
         readings = {}

@@ -7,7 +7,7 @@ is read only where the frames bear it out. All positions live on the torus; size
 import functools
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 
 import numpy as np
@@ -35,6 +35,7 @@ MIN_GROUND = 0.5  # share of the picture that is background
 
 # object
 MIN_AREA, MAX_AREA = 0.02, 0.4  # shares of the picture; rendered objects cover 0.045 to 0.18
+MIN_PART = 0.005  # of the picture: what is smaller is no object of its own
 MIN_SATURATION = 0.25
 MAX_HUE_ERROR = math.radians(35)  # red and yellow, and blue and purple, are 51 degrees apart
 
@@ -81,8 +82,7 @@ def read_clip(frames: np.ndarray) -> Reading:
             f"frames are {frames.dtype} {frames.shape}, expected uint8 (T, H, W, 3) with T >= {MIN_FRAMES}"
         )
     video = frames.astype(np.float32)
-    ground = np.median(video.reshape(len(video), -1, 3), axis=1)  # the object never covers half of the picture
-    contrast = np.linalg.norm(video - ground[:, None, None], axis=-1)  # (T, H, W)
+    ground, contrast = _against_ground(video)
     background = _read_background(ground, contrast)
     thing = _find_object(video, contrast)
     if thing is None:
@@ -93,6 +93,43 @@ def read_clip(frames: np.ndarray) -> Reading:
 def score(reading: Reading, scene: Scene) -> dict[str, bool]:
     """Which of the four attributes were read as the scene has them."""
     return {name: word == getattr(scene, name) for name, word in asdict(reading).items()}
+
+
+def count_objects(frames: np.ndarray) -> int | None:
+    """How many objects most of the frames (T, H, W, 3) uint8 show; None if no number has enough frames.
+
+    An object is a connected region, on the torus, that is not the background's colour and covers MIN_PART of the
+    picture or more.
+    """
+    _, contrast = _against_ground(frames.astype(np.float32))
+    step = max(1, frames.shape[1] // HEIGHT)  # large pictures say no more about this than small ones
+    inside = _eroded(contrast > NEAR_GROUND)[:, ::step, ::step]
+    least = MIN_PART * inside[0].size
+    counts = Counter(int((np.bincount(labels) >= least).sum()) for labels in _regions(inside))
+    number, votes = counts.most_common(1)[0]
+    return number if votes >= AGREEMENT * len(frames) else None
+
+
+def _regions(mask: np.ndarray) -> Iterator[np.ndarray]:
+    """For each frame of `mask` (T, H, W) the labels (N,) of the pixels inside: equal in one region, on the torus."""
+    outside = mask[0].size
+    labels = np.where(mask, np.arange(outside).reshape(mask[0].shape), outside)
+    while True:  # every pixel takes the smallest label next to it, until none changes
+        smallest = labels
+        for axis in (1, 2):
+            for turn in (1, -1):
+                smallest = np.minimum(smallest, np.roll(labels, turn, axis))
+        smallest = np.where(mask, smallest, outside)
+        if np.array_equal(smallest, labels):
+            break
+        labels = smallest
+    return (frame[inside] for frame, inside in zip(labels, mask, strict=True))
+
+
+def _against_ground(video: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The background's colour in each frame (T, 3), and how far from it each pixel is (T, H, W): RGB distance."""
+    ground = np.median(video.reshape(len(video), -1, 3), axis=1)  # the object never covers half of the picture
+    return ground, np.linalg.norm(video - ground[:, None, None], axis=-1)
 
 
 def _read_background(ground: np.ndarray, contrast: np.ndarray) -> str | None:

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.data import Dataset
 
-SUFFIXES = (".mp4", ".gif", ".webm", ".mov", ".avi", ".mkv")
+from lvdm.files import VIDEO_SUFFIXES
 
 
 @dataclass(frozen=True)
@@ -36,9 +36,9 @@ class VideoFolder(Dataset):
     @cached_property
     def files(self) -> list[Path]:
         folder = Path(self.folder)
-        files = sorted(file for file in folder.rglob("*") if file.suffix.lower() in SUFFIXES)
+        files = sorted(file for file in folder.rglob("*") if file.suffix.lower() in VIDEO_SUFFIXES)
         if not files:
-            raise FileNotFoundError(f"data.folder {folder}: there is no video ({', '.join(SUFFIXES)}) in it")
+            raise FileNotFoundError(f"data.folder {folder}: there is no video ({', '.join(VIDEO_SUFFIXES)}) in it")
         for file in files:
             if not file.with_suffix(".txt").is_file():
                 raise FileNotFoundError(f"data.folder {folder}: {file.name} has no caption beside it, {file.stem}.txt")

@@ -1,0 +1,64 @@
+"""Measurements that stay on the disk, so that a second run measures only what is new or has changed."""
+
+import hashlib
+import json
+import math
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from lvdm.evaluation.measure import Instruments, Measurement, measure
+from lvdm.evaluation.metrics import Curve
+from lvdm.evaluation.reading import Source, fingerprint
+from lvdm.files import whole_file
+
+VERSION = 1  # of the metrics: another number where a change to them changes results
+
+
+def measured(
+    source: Source, instruments: Instruments, *, folder: Path, progress: Callable[[int], object]
+) -> Measurement:
+    """The measurement of a video, read from `folder` if the video and the instruments are the same, and kept there.
+
+    A video is the same if its files have the same names, sizes and times of change, and its prompt is the same.
+    """
+    identity = {
+        "version": VERSION,
+        "path": str(source.path.resolve()),
+        "files": fingerprint(source.path),
+        "schedule": source.schedule,
+        "settings": instruments.settings | {"window": instruments.window},
+    }
+    text = json.dumps(identity, sort_keys=True)
+    path = folder / f"{hashlib.sha256(text.encode()).hexdigest()[:32]}.json"
+    try:
+        measurement = _parsed(json.loads(path.read_text(encoding="utf-8"))["measurement"])
+        progress(measurement.frames)
+    except (OSError, ValueError, KeyError, TypeError):  # there is none, or none that is whole
+        measurement = measure(source, instruments, progress=progress)
+        with whole_file(path) as partial:
+            content = {"of": identity, "measurement": as_json(measurement)}
+            partial.write_text(json.dumps(content, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+    return measurement
+
+
+def as_json(measurement: Measurement) -> dict[str, Any]:
+    """With None for NaN, which JSON does not have."""
+    curves = {
+        name: asdict(curve) | {"values": [None if math.isnan(value) else value for value in curve.values]}
+        for name, curve in measurement.curves.items()
+    }
+    return {**vars(measurement), "curves": curves}
+
+
+def _parsed(content: dict[str, Any]) -> Measurement:
+    curves = {
+        name: Curve(
+            window=curve["window"],
+            values=tuple(math.nan if value is None else value for value in curve["values"]),
+            counts=tuple(curve["counts"]),
+        )
+        for name, curve in content.pop("curves").items()
+    }
+    return Measurement(curves=curves, **content)

@@ -1,0 +1,198 @@
+"""Networks that look at frames: CLIP's two towers, and a VAE's encoder. Their weights come from files of the user's."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import open_clip
+import torch
+import torch.nn.functional as F
+from open_clip.transformer import VisionTransformer
+from torch import Tensor, nn
+from torchvision.transforms.v2 import functional as pictures
+
+from lvdm.checkpoint import WrongCheckpointError, load_strictly, read_state_dict
+from lvdm.config import instantiate_from_config, read_config
+from lvdm.modules.encoders.condition import clip_model
+
+TEXT, IMAGE, FIRST_STAGE = "cond_stage_model.model.", "embedder.model.", "first_stage_model."
+
+
+@dataclass(frozen=True)
+class ClipEncoder:
+    """CLIP's towers; `text` is None where only the image tower is to be had. `name` is what results call it."""
+
+    name: str
+    visual: VisionTransformer
+    text: open_clip.CLIP | None
+
+    @property
+    def silence(self) -> str:
+        """Why there is no text alignment; empty if there is."""
+        return "" if self.text else f"no text tower belongs to the {self.name}"
+
+    @torch.inference_mode()
+    def see(self, frames: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+        """Image embeddings (N, D) and means of the patch tokens (N, W) of frames (H, W, 3) uint8, of length 1.
+
+        As VBench shows frames to CLIP: the shorter side to the tower's size, bicubic without antialiasing on whole
+        levels, then the square in the middle. The patch tokens are those behind the last norm.
+        """
+        weight = self.visual.conv1.weight
+        side = self.visual.image_size[0]
+        x = torch.from_numpy(np.stack(frames)).permute(0, 3, 1, 2).to(weight.device)
+        x = pictures.resize(x, [side], interpolation=pictures.InterpolationMode.BICUBIC, antialias=False)
+        x = pictures.center_crop(x, [side]).float() / 255
+        x = pictures.normalize(x, open_clip.OPENAI_DATASET_MEAN, open_clip.OPENAI_DATASET_STD)
+        embeddings, tokens = self.visual(x)  # (N, D), (N, patches, W)
+        return _unit(embeddings), _unit(tokens.mean(1))
+
+    @torch.inference_mode()
+    def read(self, prompt: str) -> np.ndarray:
+        """The embedding (D,) of a prompt, of length 1; what is longer than the tower takes is cut."""
+        tokens = open_clip.tokenize([prompt], self.text.context_length)
+        return _unit(self.text.encode_text(tokens.to(self.text.token_embedding.weight.device)))[0]
+
+
+@dataclass(frozen=True)
+class LatentEncoder:
+    """The encoder of a model's VAE, from the checkpoint at `path`."""
+
+    name: str
+    path: Path
+    first_stage: nn.Module
+
+    @torch.inference_mode()
+    def see(self, frames: Sequence[np.ndarray]) -> np.ndarray:
+        """Latents (N, D), of length 1, of frames (H, W, 3) uint8: the means of the posteriors, flattened.
+
+        Sides that the VAE cannot take are cut at the right and at the bottom.
+        """
+        weight, step = self.first_stage.quant_conv.weight, self.first_stage.downsampling
+        height, width = (side // step * step for side in frames[0].shape[:2])
+        latents = []
+        for frame in frames:  # one by one: a VAE takes much memory for a frame
+            x = torch.from_numpy(frame[None, :height, :width]).permute(0, 3, 1, 2).to(weight) / 127.5 - 1
+            latents.append(self.first_stage.encode(x).mean.flatten(1))
+        return _unit(torch.cat(latents))
+
+
+def open_clip_encoder(weights: Path, arch: str, *, device: torch.device) -> ClipEncoder:
+    """An OpenCLIP model from a file of its weights, or, from a checkpoint of a model for pictures, its towers.
+
+    arch: a name that open_clip knows, or the path of a JSON file with a configuration.
+    FileNotFoundError or ValueError name --clip_weights or --clip_arch.
+    """
+    where = f"--clip_weights {str(weights)!r}"
+    if not weights.is_file():
+        raise FileNotFoundError(f"{where}: there is no such file")
+    try:
+        state = read_state_dict(weights)
+    except ValueError as error:
+        raise ValueError(
+            f"{where}: not weights that can be read; allowed are safetensors files and PyTorch files of tensors, as "
+            "open_clip writes them (a TorchScript archive, such as OpenAI's, is a program and is not run)"
+        ) from error
+    if any(name.startswith(IMAGE) for name in state):
+        image, text = _below(state, IMAGE + "visual."), _below(state, TEXT)
+    else:
+        image = _below(state, "visual.")
+        text = {name: tensor for name, tensor in state.items() if not name.startswith("visual.")}
+    architecture = _architecture(arch)
+    try:
+        visual, words = _image_tower(architecture, image), _text_tower(architecture, text)
+    except (ValueError, TypeError, KeyError) as error:
+        raise ValueError(f"{where}: does not fit --clip_arch {arch!r}: {error}") from error
+    return ClipEncoder(f"{Path(arch).stem} ({weights.name})", visual.to(device), words.to(device))
+
+
+def model_encoders(
+    config: Path, ckpt_path: Path | None, *, device: torch.device
+) -> tuple[LatentEncoder, ClipEncoder | None]:
+    """The VAE of a model, and its CLIP towers if it takes pictures; its U-Net is not loaded.
+
+    ckpt_path: None for the one that the config names. The text tower is left out if it is not the same CLIP as the
+    image tower: their embeddings have nothing to do with each other.
+    FileNotFoundError or ValueError name --config or --ckpt_path.
+    """
+    content = read_config(config)
+    ckpt_path = ckpt_path or (content.get("inference") or {}).get("ckpt_path")
+    if ckpt_path is None:
+        raise ValueError(f"--config {str(config)!r} names no inference.ckpt_path; give --ckpt_path")
+    try:
+        params = content["model"]["params"]
+        first_stage = params["first_stage_config"]
+    except (KeyError, TypeError):
+        raise ValueError(f"--config {str(config)!r}: there is no model.params.first_stage_config") from None
+    state = read_state_dict(ckpt_path)
+    with torch.device("meta"):
+        autoencoder = instantiate_from_config(first_stage)
+    name = f"{config.stem} ({Path(ckpt_path).name})"
+    try:
+        _load(autoencoder, _below(state, FIRST_STAGE))
+        clip = None
+        if params.get("cond_img_config"):
+            arch, text_arch = (
+                (params[part].get("params") or {}).get("arch", "ViT-H-14")
+                for part in ("cond_img_config", "cond_stage_config")
+            )
+            visual = _image_tower(arch, _below(state, IMAGE + "visual."))
+            words = _text_tower(text_arch, _below(state, TEXT)).to(device) if text_arch == arch else None
+            kind = arch if isinstance(arch, str) else "image tower"
+            clip = ClipEncoder(f"{kind} of {name}", visual.to(device), words)
+    except (ValueError, TypeError, KeyError) as error:
+        raise ValueError(f"--ckpt_path {str(ckpt_path)!r}: does not fit --config {str(config)!r}: {error}") from error
+    return LatentEncoder(f"VAE of {name}", Path(ckpt_path), autoencoder.to(device)), clip
+
+
+def _architecture(arch: str) -> str | Mapping[str, Any]:
+    if not arch.endswith(".json"):
+        if open_clip.get_model_config(arch) is None:
+            raise ValueError(
+                f"--clip_arch {arch!r}: open_clip does not know it; allowed are its names, such as 'ViT-H-14' or "
+                "'ViT-B-32-quickgelu', and JSON files with a configuration"
+            )
+        return arch
+    try:
+        content = json.loads(Path(arch).read_text(encoding="utf-8"))
+        return content.get("model_cfg", content)
+    except (OSError, ValueError, AttributeError) as error:
+        raise ValueError(f"--clip_arch {arch!r}: not a JSON file with a configuration ({error})") from error
+
+
+def _image_tower(arch: str | Mapping[str, Any], state: Mapping[str, Tensor]) -> VisionTransformer:
+    with torch.device("meta"):
+        visual = clip_model(arch).visual
+    if not isinstance(visual, VisionTransformer):
+        raise ValueError("its image tower is no vision transformer")
+    visual.output_tokens = True
+    return _load(visual, state)
+
+
+def _text_tower(arch: str | Mapping[str, Any], state: Mapping[str, Tensor]) -> open_clip.CLIP:
+    with torch.device("meta"):
+        model = clip_model(arch)
+    del model.visual
+    length = model.positional_embedding.shape[0]
+    model.attn_mask = torch.full((length, length), float("-inf")).triu(1)  # the one on the meta device has no values
+    return _load(model, state)
+
+
+def _load(module: nn.Module, state: Mapping[str, Tensor]) -> nn.Module:
+    """`module`, without memory so far, with the weights of `state` in fp32."""
+    if not state:
+        raise WrongCheckpointError("there is nothing of it in the file")
+    load_strictly(module, state)
+    return module.float().eval().requires_grad_(False)
+
+
+def _below(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): tensor for name, tensor in state.items() if name.startswith(prefix)}
+
+
+def _unit(vectors: Tensor) -> np.ndarray:
+    """Vectors (N, D) brought to length 1."""
+    return F.normalize(vectors.float(), dim=-1).cpu().numpy()

@@ -1,0 +1,190 @@
+"""Videos to evaluate: where they are, what is known of them, and their frames, one after the other.
+
+A result folder `{prompt}/{experiment}/` of videocrafter_main.py has a record, `{experiment}.json`. Other programs'
+videos are files, or folders of numbered pictures; a .txt of the same name beside one is its prompt.
+"""
+
+import json
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import imageio.v3 as iio
+import numpy as np
+
+from lvdm.files import VIDEO_SUFFIXES
+
+PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
+MIN_SIDE = 16  # pixels; a tile of lvdm.evaluation.motion
+
+
+class UnreadableVideoError(ValueError):
+    """A video, or the record of one, that cannot be read; the sentence begins with its path."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """A video to evaluate.
+
+    path: a file, or a folder of pictures. name: what tells it from others of its experiment, where there is no record.
+    schedule: from which frame on it shows which prompt; empty where no prompt is known. key: what a video of another
+    experiment has in common with it if the two can be compared as a pair: prompt, seed and the like.
+    """
+
+    path: Path
+    root: Path
+    experiment: str
+    name: str
+    schedule: tuple[tuple[int, str], ...]
+    key: tuple[Any, ...]
+
+    @property
+    def prompt(self) -> str:
+        """What groups videos in the statistics: the prompt, or else the name."""
+        return " / ".join(text for _, text in self.schedule) or self.name
+
+
+def find_sources(paths: Sequence[Path]) -> tuple[list[Source], list[str]]:
+    """All videos at or below `paths`, each once, and a sentence for each that has a record but cannot be read.
+
+    Experiments of one name in several of the paths are told apart by the path before the name.
+    FileNotFoundError for a path that is not there.
+    """
+    sources, problems = {}, []
+    for path in paths:
+        if not path.exists():
+            raise FileNotFoundError(f"{path}: there is no such file or folder; RESULTS are videos, or folders of them")
+        for found in _sources_at(path):
+            if isinstance(found, Source):
+                sources.setdefault(found.path.resolve(), found)
+            else:
+                problems.append(str(found))
+    roots = Counter(experiment for _, experiment in {(one.root, one.experiment) for one in sources.values()})
+    named = [
+        replace(one, experiment=f"{one.root}/{one.experiment}") if roots[one.experiment] > 1 else one
+        for one in sources.values()
+    ]
+    return named, problems
+
+
+def find_records(root: Path) -> Iterator[Path]:
+    """The JSON files at or below `root` that have the name of their folder, as the records of results do."""
+    return (path for path in sorted(root.rglob("*.json")) if path.stem == path.parent.name)
+
+
+def read_record(path: Path) -> Mapping[str, Any] | None:
+    """What a result's record says; None if it is another JSON file, without a prompt. ValueError if it is broken."""
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UnreadableVideoError(f"{path} is not JSON: {error}") from error
+    return record if isinstance(record, dict) and isinstance(record.get("prompt"), str) else None
+
+
+def result_video(folder: Path) -> Path:
+    """The frames of a result: fifo/ if it holds pictures, else the MP4, else the GIF. FileNotFoundError without any."""
+    for path in (folder / "fifo", folder / f"{folder.name}.mp4", folder / f"{folder.name}.gif"):
+        if path.is_file() or (path.is_dir() and _pictures(path)):
+            return path
+    raise FileNotFoundError(f"{folder}: no fifo/*.png, {folder.name}.mp4 or {folder.name}.gif")
+
+
+def read_frames(path: Path) -> Iterator[np.ndarray]:
+    """The frames (H, W, 3) uint8 of a video file or a folder of pictures, in order; one at a time is in memory.
+
+    UnreadableVideoError at the frame that cannot be read or has another size, or if there is none.
+    """
+    shape = None
+    try:
+        for frame in _decoded(path):
+            if frame.dtype != np.uint8 or frame.ndim != 3 or frame.shape != (shape or (*frame.shape[:2], 3)):
+                raise ValueError(f"a frame is {frame.dtype} {frame.shape}, expected uint8 {shape or '(H, W, 3)'}")
+            if min(frame.shape[:2]) < MIN_SIDE:
+                raise ValueError(
+                    f"frames are {frame.shape[0]}x{frame.shape[1]}, at least {MIN_SIDE}x{MIN_SIDE} are needed"
+                )
+            shape = frame.shape
+            yield frame
+    except (OSError, ValueError, SyntaxError, EOFError, IndexError, RuntimeError) as error:
+        reason = str(error).partition("\n")[0] or type(error).__name__  # SyntaxError: Pillow's word for a broken file
+        raise UnreadableVideoError(f"{path}: {reason}") from error
+    if shape is None:
+        raise UnreadableVideoError(f"{path}: there is no frame in it")
+
+
+def fingerprint(path: Path) -> list[tuple[str, int, int]]:
+    """Name, bytes and time of change of a file, or of every picture of a folder: another list, another video."""
+    files = _pictures(path) if path.is_dir() else [path]
+    return [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files]
+
+
+def _sources_at(path: Path) -> Iterator[Source | UnreadableVideoError]:
+    """Results if there are any at or below `path`; otherwise all videos."""
+    if path.is_file():
+        yield _loose(path, root=path.parent)
+        return
+    any_result = False
+    for record_path in find_records(path):
+        try:
+            record = read_record(record_path)
+            if record is not None:
+                any_result = True
+                yield _result(record_path.parent, record, root=path)
+        except (UnreadableVideoError, FileNotFoundError) as error:
+            any_result = True
+            yield UnreadableVideoError(str(error))
+    if any_result:
+        return
+    for video in [path, *sorted(path.rglob("*"))]:
+        whole = ".partial" not in video.suffixes  # what a run is still writing is not
+        if whole and (video.suffix.lower() in VIDEO_SUFFIXES if video.is_file() else _is_frame_folder(video)):
+            yield _loose(video, root=path)
+
+
+def _result(folder: Path, record: Mapping[str, Any], *, root: Path) -> Source:
+    text = record["prompt"]
+    picture = (record.get("image") or {}).get("digest")
+    key = (text, record.get("seed"), record.get("repetition", 0), picture)
+    return Source(result_video(folder), root, folder.name, folder.parent.name, _schedule(text), key)
+
+
+def _loose(path: Path, *, root: Path) -> Source:
+    name = path.name if path.is_dir() else path.stem
+    caption = path.with_name(f"{name}.txt")
+    schedule = _schedule(caption.read_text(encoding="utf-8", errors="replace").strip()) if caption.is_file() else ()
+    return Source(path, root, path.resolve().parent.name, name, schedule, (name,))
+
+
+def _schedule(text: str) -> tuple[tuple[int, str], ...]:
+    """From which frame on, which prompt: `text` is a prompt, or a schedule of prompts as lvdm.fifo.prompts reads it."""
+    try:
+        return tuple((int(start), str(prompt)) for start, prompt in json.loads(text).items())
+    except (ValueError, AttributeError):
+        return ((0, text),)
+
+
+def _decoded(path: Path) -> Iterator[np.ndarray]:
+    if path.is_dir():
+        return (iio.imread(picture, mode="RGB") for picture in _pictures(path))
+    if path.suffix.lower() == ".gif":
+        return iio.imiter(path, plugin="pillow", mode="RGB")
+    return iio.imiter(path, plugin="FFMPEG")
+
+
+def _pictures(folder: Path) -> list[Path]:
+    """In the order of the numbers in their names, so that 10 comes after 9."""
+    pictures = (path for path in folder.iterdir() if path.suffix.lower() in PICTURE_SUFFIXES)
+    return sorted(pictures, key=lambda path: [int(part) if part.isdecimal() else part for part in _parts(path.name)])
+
+
+def _parts(name: str) -> list[str]:
+    return re.split(r"([0-9]+)", name)  # texts and numbers in turn, a text first
+
+
+def _is_frame_folder(path: Path) -> bool:
+    """Whether a folder holds at least two pictures, and nothing else: a folder of contact sheets holds more."""
+    files = list(path.iterdir()) if path.is_dir() else []
+    return len(files) > 1 and all(file.is_file() and file.suffix.lower() in PICTURE_SUFFIXES for file in files)
