@@ -18,6 +18,7 @@ if TYPE_CHECKING:  # torch takes 500 MB: only who needs it loads it
     from lvdm.evaluation.encoders import ClipEncoder, LatentEncoder
 
 WINDOW = 16  # frames: what a VideoCrafter model was trained on
+SUMMARIES = {metric.column.name: metric.summary for metric in METRICS} | {shape.name: average for shape in SHAPES}
 
 
 @dataclass(frozen=True)
@@ -78,7 +79,7 @@ def measure(
     frames = 0
     for views in _windows(source, instruments):
         first = first or views[0]
-        values: dict[str, list[float]] = {metric.column.name: [] for metric in METRICS}
+        values: dict[str, list[float]] = {name: [] for name in SUMMARIES}
         for now in views:
             for metric in METRICS:
                 value = metric(first, before, now)
@@ -95,8 +96,7 @@ def measure(
         progress(len(views))
     events.finish()
     curves = {name: Curve(instruments.window, tuple(means[name]), tuple(counts[name])) for name in means}
-    summaries = {metric.column.name: metric.summary for metric in METRICS} | {shape.name: average for shape in SHAPES}
-    summarized = {name: summaries[name](curve) for name, curve in curves.items() if any(curve.counts)}
+    summarized = {name: SUMMARIES[name](curve) for name, curve in curves.items() if any(curve.counts)}
     return Measurement(
         frames=frames,
         height=before.pixels.shape[0],

@@ -1,0 +1,97 @@
+"""CLIP and the VAE see in evaluation what open_clip and the model see."""
+
+import json
+
+import numpy as np
+import open_clip
+import pytest
+import torch
+import torch.nn.functional as F
+from conftest import DATA, ROOT, golden_json, with_golden_weights
+from safetensors.torch import save_file
+
+from lvdm.config import load_model
+from lvdm.evaluation.encoders import model_encoders, open_clip_encoder
+from lvdm.modules.encoders.condition import clip_model
+
+ARCH = DATA / "golden" / "openclip_small.json"
+CPU = torch.device("cpu")
+FRAMES = [np.random.default_rng(seed).integers(0, 256, (64, 96, 3), dtype=np.uint8) for seed in range(3)]
+
+
+@pytest.fixture(scope="module")
+def clip():
+    return with_golden_weights(clip_model(golden_json(ARCH.name)), "")
+
+
+@pytest.fixture(scope="module")
+def weights(clip, tmp_path_factory):
+    path = tmp_path_factory.mktemp("clip") / "open_clip.safetensors"
+    save_file(dict(clip.state_dict()), path)
+    return path
+
+
+def test_frames_are_seen_as_vbench_shows_them(clip, weights):
+    ours, patches = open_clip_encoder(weights, str(ARCH), device=CPU).see(FRAMES)
+    x = torch.from_numpy(np.stack(FRAMES)).permute(0, 3, 1, 2).float()
+    x = F.interpolate(x, (224, 336), mode="bicubic", align_corners=False).clamp(0, 255).round()[..., 56:-56] / 255
+    mean, deviation = (
+        torch.tensor(values)[:, None, None] for values in (open_clip.OPENAI_DATASET_MEAN, open_clip.OPENAI_DATASET_STD)
+    )
+    theirs = clip.encode_image((x - mean) / deviation, normalize=True)
+    np.testing.assert_allclose(ours, theirs, atol=2e-3)  # their rounding of a half may be another
+    assert patches.shape == (3, 80)
+    np.testing.assert_allclose(np.linalg.norm(patches, axis=1), 1, rtol=1e-5)
+    assert np.abs(ours[0] - ours[1]).max() > 0.02
+
+
+def test_prompts_are_read_as_open_clip_does(clip, weights):
+    encoder = open_clip_encoder(weights, str(ARCH), device=CPU)
+    for prompt in ("a red circle", "word " * 200):
+        theirs = clip.encode_text(open_clip.tokenize([prompt]), normalize=True)[0]
+        np.testing.assert_allclose(encoder.read(prompt), theirs, atol=1e-5)
+    assert "openclip_small" in encoder.name
+    assert encoder.silence == ""
+
+
+def test_towers_inside_a_checkpoint_of_a_model_for_pictures(clip, weights, tmp_path):
+    parts = {True: "embedder.model.", False: "cond_stage_model.model."}
+    state = {parts[name.startswith("visual.")] + name: tensor for name, tensor in clip.state_dict().items()}
+    torch.save({"state_dict": state}, tmp_path / "model.ckpt")
+    bare, inside = (open_clip_encoder(path, str(ARCH), device=CPU) for path in (weights, tmp_path / "model.ckpt"))
+    np.testing.assert_array_equal(bare.see(FRAMES)[0], inside.see(FRAMES)[0])
+    np.testing.assert_array_equal(bare.read("a star"), inside.read("a star"))
+
+
+def test_encoders_of_a_model(visual_model):
+    config, ckpt = ROOT / visual_model[1], visual_model[3]
+    latents, clip = model_encoders(config, ckpt, device=CPU)
+    model = load_model(config, ckpt, device=CPU)
+    x = torch.from_numpy(np.stack(FRAMES)).permute(0, 3, 1, 2) / 127.5 - 1
+    np.testing.assert_allclose(latents.see(FRAMES), F.normalize(model.encode(x).flatten(1), dim=1), atol=1e-5)
+    assert clip.see(FRAMES)[0].shape == (3, 64)
+    assert clip.text is None  # the tiny model's text tower is of another CLIP
+    assert "no text tower" in clip.silence
+
+
+def test_a_model_without_pictures_has_no_clip():
+    config = ROOT / "configs/inference_t2v_tiny.yaml"
+    latents, clip = model_encoders(config, ROOT / "videocrafter_models/tiny_t2v/model.ckpt", device=CPU)
+    assert clip is None
+    cut = [frame[:61, :90] for frame in FRAMES]  # sides that the VAE cannot take are cut
+    np.testing.assert_array_equal(latents.see(cut), latents.see([frame[:56, :88] for frame in FRAMES]))
+
+
+def test_wrong_weights_are_told(weights, tmp_path):
+    with pytest.raises(FileNotFoundError, match="--clip_weights 'none.pt'"):
+        open_clip_encoder(tmp_path.relative_to(tmp_path) / "none.pt", "ViT-B-32", device=CPU)
+    with pytest.raises(ValueError, match="does not fit --clip_arch 'ViT-B-32'.*missing"):
+        open_clip_encoder(weights, "ViT-B-32", device=CPU)
+    with pytest.raises(ValueError, match="--clip_arch 'ViT-Q'.*ViT-H-14"):
+        open_clip_encoder(weights, "ViT-Q", device=CPU)
+    (tmp_path / "arch.json").write_text(json.dumps({"model_cfg": {"embed_dim": 64}}))
+    with pytest.raises(ValueError, match="does not fit --clip_arch"):
+        open_clip_encoder(weights, str(tmp_path / "arch.json"), device=CPU)
+    (tmp_path / "notes.pt").write_text("notes")
+    with pytest.raises(ValueError, match="--clip_weights .*not weights that can be read"):
+        open_clip_encoder(tmp_path / "notes.pt", "ViT-B-32", device=CPU)

@@ -1,0 +1,225 @@
+"""The command, on real results, files and folders."""
+
+import csv
+import importlib.util
+import json
+import os
+import shutil
+import sys
+from pathlib import Path
+
+import imageio.v3 as iio
+import numpy as np
+import pytest
+from conftest import RED, ROOT, prompt_file
+from conftest import command as videocrafter
+
+from lvdm.fifo.sinks import open_files
+
+SCRIPT = ROOT / "scripts" / "evaluate.py"
+spec = importlib.util.spec_from_file_location("evaluate", SCRIPT)
+evaluate = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(evaluate)
+
+
+@pytest.fixture
+def run(monkeypatch, capsys):
+    """Runs the command; returns its exit status, its output, and the lines of errors that are no progress bar."""
+
+    def call(*arguments):
+        monkeypatch.setattr(sys, "argv", ["evaluate.py", *map(str, arguments)])
+        try:
+            status = evaluate.main()
+        except SystemExit as error:
+            status = error.code
+        output, errors = capsys.readouterr()
+        return status, output, [line for line in errors.splitlines() if line.startswith(("error:", "stopped"))]
+
+    return call
+
+
+def make_result(root, prompt, experiment, frames, *, seed=0, kind="gif"):
+    folder = root / prompt.replace(" ", "_") / experiment
+    with open_files(folder, experiment, formats=[kind], fps=8, comment="") as files:
+        for frame in frames:
+            files.write(frame)
+    record = {"prompt": prompt, "seed": seed, "mode": "t2v", "experiment": experiment}
+    (folder / f"{experiment}.json").write_text(json.dumps(record))
+    return folder / f"{experiment}.{kind}"
+
+
+def ramp(count, slope):
+    """Grey frames that become brighter."""
+    return [np.full((64, 96, 3), 60 + round(slope * at), np.uint8) for at in range(count)]
+
+
+def table(output):
+    """(metric, experiment) -> the other cells."""
+    head, _, *lines = (
+        [cell.strip() for cell in line[1:-1].split("|")] for line in output.splitlines() if line[:1] == "|"
+    )
+    return {(line[0].split()[0], line[1]): dict(zip(head[2:], line[2:], strict=True)) for line in lines}
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """Two experiments of three prompts: the second drifts by 1, 2, 3 levels a window more. One prompt has no pair."""
+    root = tmp_path_factory.mktemp("made")
+    for number in range(3):
+        make_result(root, f"prompt {number}", "base", ramp(48, number), seed=number)
+        make_result(root, f"prompt {number}", "other", ramp(48, number + (number + 1) / 16), seed=number)
+    make_result(root, "prompt 3", "other", ramp(48, 1))
+    return root
+
+
+@pytest.fixture
+def results(made, tmp_path):
+    """A copy of them, to be changed."""
+    return shutil.copytree(made, tmp_path / "results")
+
+
+def test_experiments_are_compared_pair_by_pair(results, tmp_path, run):
+    output = tmp_path / "out"
+    status, text, errors = run(results, "--baseline", "base", "--output", output)
+    assert (status, errors) == (0, [])
+    base, other = (table(text)["brightness_drift", experiment] for experiment in ("base", "other"))
+    assert (base["prompts"], other["prompts"], base["pairs"], other["pairs"]) == ("3", "4", "", "3")
+    assert float(base["mean"]) == pytest.approx(32, abs=0.01)  # of 0, 32 and 64
+    assert float(base["SD"]) == pytest.approx(32, abs=0.01)
+    assert float(other["less base"]) == pytest.approx(2 * 2, abs=0.2)  # levels are whole
+    assert (output / "table.md").read_text() == text
+
+    report = json.loads((output / "report.json").read_text())
+    (row,) = (r for r in report["experiments"] if (r["metric"], r["experiment"]) == ("brightness_drift", "other"))
+    assert row["against"]["low"] < row["against"]["mean"] < row["against"]["high"]
+    with open(output / "videos.csv", newline="") as file:
+        videos = list(csv.DictReader(file))
+    assert {(one["experiment"], one["frames"]) for one in videos} == {("base", "48"), ("other", "48")}
+    with open(output / "curves.csv", newline="") as file:
+        points = [p for p in csv.DictReader(file) if p["metric"] == "brightness_drift" and p["name"] == "prompt_2"]
+    assert [p["first_frame"] for p in points if p["experiment"] == "base"] == ["0", "16", "32"]
+    for point, expected in zip(points[:3], (0, 32, 64), strict=True):
+        assert float(point["mean"]) == pytest.approx(expected, abs=0.01)
+    assert {path.stem for path in (output / "plots").iterdir()} >= {"brightness_drift", "motion"}
+    assert iio.imread(output / "plots" / "motion.png").std() > 1
+
+
+def test_what_is_not_measured_is_left_out_with_a_word_why(results, run):
+    _, text, _ = run(results)
+    assert not any(metric in text.split("\n\n")[0] for metric in ("clip_f", "ssim", "latent", "shapes"))
+    for reason in ("--clip_weights", "--reference", "--config", "shapes grammar"):
+        assert reason in text.split("\n\n")[1]
+
+
+def test_nothing_is_measured_twice(results, tmp_path, run):
+    output = tmp_path / "out"
+    _, first, _ = run(results, "--output", output)
+    kept = {path: path.stat().st_mtime_ns for path in (output / "videos").iterdir()}
+    assert len(kept) == 7
+
+    video = results / "prompt_1" / "base" / "base.gif"
+    stat = video.stat()
+    video.write_bytes(bytes(stat.st_size))
+    os.utime(video, ns=(stat.st_atime_ns, stat.st_mtime_ns))  # it looks as before: it is not opened
+    assert run(results, "--output", output)[:2] == (0, first)
+    assert {path: path.stat().st_mtime_ns for path in (output / "videos").iterdir()} == kept
+
+    make_result(results, "prompt 4", "base", ramp(20, 1), kind="mp4")
+    assert run(results, "--output", output)[0] == 0
+    (new,) = set((output / "videos").iterdir()) - set(kept)
+    new.write_text("damaged")
+    assert run(results, "--output", output)[0] == 0
+    assert json.loads(new.read_text())["measurement"]["frames"] == 20
+    assert {path: path.stat().st_mtime_ns for path in kept} == kept
+
+    os.utime(video)
+    status, text, errors = run(results, "--output", output)
+    assert (status, len(errors)) == (1, 1)
+    assert str(video) in errors[0]
+    assert f"not read: {video}" in text
+    assert run(results, "--output", output, "--window", "8")[0] == 1
+    assert len(list((output / "videos").iterdir())) == 8 + 7
+
+
+def test_one_unreadable_video_costs_that_video(results, run):
+    (results / "prompt_0" / "base" / "base.json").write_text('{"prompt": ')
+    (results / "prompt_1" / "base" / "base.gif").unlink()
+    (results / "prompt_2" / "base" / "base.gif").write_bytes(b"not a video")
+    status, text, errors = run(results)
+    assert status == 1
+    assert len(errors) == 3
+    for number, error in enumerate(sorted(errors, key=lambda line: line.partition("prompt_")[2])):
+        assert f"prompt_{number}/base" in error
+    assert {experiment for _, experiment in table(text)} == {"other"}
+
+
+def test_files_and_folders_of_other_programs(tmp_path, run):
+    for program, slope in (("ours", 1), ("theirs", 2)):
+        for name in ("cat", "dog"):
+            frames = tmp_path / program / name
+            frames.mkdir(parents=True)
+            for number, frame in enumerate(ramp(32, slope)):
+                iio.imwrite(frames / f"frame{number}.png", frame)  # frame10 comes behind frame9
+        iio.imwrite(tmp_path / program / "bird.gif", np.stack(ramp(32, slope)), duration=100)
+        (tmp_path / program / "owl.partial.mp4").write_bytes(b"still growing")
+    status, text, _ = run(tmp_path / "ours", tmp_path / "theirs", "--baseline", "ours")
+    row = table(text)["brightness_drift", "theirs"]
+    assert status == 0
+    assert (row["mean"], row["less ours"], row["pairs"]) == ("32", "+16", "3")
+    status, text, _ = run(tmp_path / "ours" / "cat", "--reference", tmp_path / "ours" / "dog")
+    assert table(text)["ssim_to_reference", "ours"]["mean"] == "1"
+
+
+def test_a_run_of_the_program_itself(tmp_path, run):
+    """A short video of the embedded model, with its VAE, and with the shape that its prompt names."""
+    flags = ["--prompt_file", prompt_file(tmp_path, RED), "--output_dir", tmp_path / "out", "--new_video_length", "8"]
+    assert videocrafter(*flags, "--video_length", "4", "-n", "2", "--device", "cpu") == 0
+    model = ["--config", ROOT / "configs/inference_t2v_tiny.yaml"]
+    model += ["--ckpt_path", ROOT / "videocrafter_models/tiny_t2v/model.ckpt"]
+    status, text, errors = run(tmp_path / "out", *model, "--device", "cpu")
+    assert (status, errors) == (0, [])
+    rows = table(text)
+    for metric in ("temporal_flickering", "motion", "latent_consistency", "shapes_background"):
+        assert rows[metric, "t2v"]["prompts"] == "1"
+    assert 0.3 < float(rows["latent_consistency", "t2v"]["mean"]) < 1
+    assert "VAE of inference_t2v_tiny" in text
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["nowhere"], "nowhere"),
+        (["EMPTY"], "there is no video in"),
+        (["RESULTS", "--baseline", "bse"], "--baseline 'bse': allowed are base, other"),
+        (["RESULTS", "--window", "1"], "--window 1"),
+        (["RESULTS", "--window", "x"], "--window"),
+        (["RESULTS", "--output", "FILE"], "--output"),
+        (["RESULTS", "--reference", "nowhere.mp4"], "--reference 'nowhere.mp4'"),
+        (["RESULTS", "--reference", "FILE"], "--reference"),
+        (["RESULTS", "--clip_weights", "nowhere.pt"], "--clip_weights 'nowhere.pt'"),
+        (["RESULTS", "--config", "nowhere.yaml"], "--config 'nowhere.yaml'"),
+        (["RESULTS", "--config", "TINY", "--ckpt_path", "nowhere.ckpt"], "--ckpt_path 'nowhere.ckpt'"),
+        (["RESULTS", "--config", "TINY", "--device", "abacus"], "--device 'abacus'"),
+        (["RESULTS", "--ckpt_path", "model.ckpt"], "--ckpt_path needs --config"),
+        (["RESULTS", "--out", "x"], "--out"),
+        ([], "RESULTS"),
+    ],
+)
+def test_bad_input_is_one_sentence(arguments, message, made, tmp_path, run):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "file").write_text("a file")
+    names = {"RESULTS": made, "EMPTY": tmp_path / "empty", "FILE": tmp_path / "file"}
+    names["TINY"] = ROOT / "configs/inference_t2v_tiny.yaml"
+    status, output, errors = run(*(names.get(argument, argument) for argument in arguments))
+    assert (status, output) == (2, "")
+    assert len(errors) == 1
+    assert message in errors[0]
+
+
+def test_a_video_is_found_once_and_experiments_of_one_name_are_told_apart(results, tmp_path):
+    make_result(tmp_path / "more", "prompt 0", "base", ramp(8, 1))
+    sources, problems = evaluate.find_sources([results, results / "prompt_0", tmp_path / "more"])
+    assert problems == []
+    assert len(sources) == 8
+    assert {source.experiment for source in sources} == {f"{results}/base", "other", f"{tmp_path / 'more'}/base"}
+    assert all(isinstance(source.path, Path) for source in sources)

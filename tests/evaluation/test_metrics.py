@@ -1,0 +1,212 @@
+"""Metrics on videos of which the answer is known, and against scikit-image."""
+
+import math
+import tracemalloc
+from itertools import pairwise
+
+import imageio.v3 as iio
+import numpy as np
+import pytest
+import torch
+from skimage.metrics import structural_similarity
+
+from lvdm.data.shape_reader import count_objects
+from lvdm.data.shapes import Scene, render, trajectory
+from lvdm.evaluation.measure import Instruments, measure
+from lvdm.evaluation.metrics import METRICS, View, luma_of
+from lvdm.evaluation.reading import find_sources
+from lvdm.evaluation.ssim import ssim
+
+CIRCLE = Scene("red", "circle", "moving right", "black")
+
+
+def random_picture(height=64, width=96, seed=0):
+    return np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
+
+
+def moving(count, *, step=(2, 3), seed=0):
+    return [np.roll(random_picture(seed=seed), (step[0] * at, step[1] * at), (0, 1)) for at in range(count)]
+
+
+def folder_of(frames, folder, prompt=None):
+    folder.mkdir(parents=True)
+    for number, frame in enumerate(frames):
+        iio.imwrite(folder / f"{number}.png", frame)
+    if prompt:
+        folder.with_name(f"{folder.name}.txt").write_text(prompt)
+    return folder
+
+
+def measured(frames, folder, *, prompt=None, instruments=None):
+    (source,), _ = find_sources([folder_of(frames, folder / "video", prompt)])
+    return measure(source, instruments or Instruments())
+
+
+def shapes_video(*poses, count):
+    """Frames of circles, the later ones in front, each moving from its (x, y)."""
+    video = None
+    for x, y in poses:
+        layer, cover = render(CIRCLE, trajectory(CIRCLE.motion, torch.arange(float(count)), x=x, y=y, phase=0))
+        video = layer if video is None else video * (1 - cover) + layer * cover
+    return (video * 255).round().byte().permute(0, 2, 3, 1).numpy()
+
+
+def test_frozen_video_does_not_win(tmp_path):
+    one = measured([random_picture()] * 40, tmp_path)
+    assert (one.frames, one.height, one.width) == (40, 64, 96)
+    assert one.numbers["temporal_flickering"] == 1
+    assert one.numbers["motion"] == 0
+    for name in ("brightness_drift", "contrast_drift", "saturation_drift", "seams"):
+        assert one.numbers[name] == 0
+    assert one.duplicates == list(range(1, 40))
+
+
+@pytest.mark.parametrize("step", [(0, 1), (2, 3), (-5, 0), (-8, 7)])
+def test_motion_of_a_translation(step, tmp_path):
+    one = measured(moving(20, step=step), tmp_path)
+    assert one.numbers["motion"] == pytest.approx(math.hypot(*step), abs=0.05)
+    assert one.seams == one.duplicates == []
+
+
+def test_motion_of_large_pictures_is_in_their_pixels():
+    y, x = np.mgrid[0:320, 0:512]
+    waves = [100 + 50 * np.sin((x - 4 * at) / 9 + np.sin(y / 15)) + 50 * np.cos(y / 11 - x / 31) for at in range(2)]
+    before, now = (View(wave.astype(np.uint8)[..., None].repeat(3, axis=2)) for wave in waves)
+    (metric,) = (metric for metric in METRICS if metric.column.name == "motion")
+    assert metric(before, before, now) == pytest.approx(4, rel=0.15)  # the second wave stands still
+
+
+def test_white_noise(tmp_path):
+    one = measured([random_picture(seed=at) for at in range(32)], tmp_path)
+    expected_difference = (256**2 - 1) / (3 * 256)  # of two uniform draws from 0 ... 255
+    assert one.numbers["temporal_flickering"] == pytest.approx(1 - expected_difference / 255, abs=1e-3)
+    assert one.numbers["motion"] == 0  # nothing can be followed
+    assert one.seams == one.duplicates == []
+
+
+def test_brightness_ramp(tmp_path):
+    one = measured([np.full((64, 96, 3), 40 + 2 * at, np.uint8) for at in range(70)], tmp_path)
+    assert one.numbers["brightness_drift"] == pytest.approx(2 * 48, abs=1e-3)  # of the last whole window, 48 to 63
+    np.testing.assert_allclose(one.curves["brightness_drift"].values, [0, 32, 64, 96, 2 * 59], atol=1e-3)
+    assert one.curves["brightness_drift"].counts == (16, 16, 16, 16, 6)
+    assert one.numbers["contrast_drift"] == pytest.approx(0, abs=1e-3)
+    assert one.numbers["temporal_flickering"] == pytest.approx(1 - 2 / 255)
+
+
+def test_contrast_and_saturation_drift(tmp_path):
+    halves = np.array([[100, 100, 100], [200, 150, 100]], np.uint8)  # grey; saturation 0.5
+    frames = [np.full((64, 96, 3), halves[int(at >= 16)]) for at in range(32)]
+    frames[16:] = [
+        frame * (np.arange(96) % 2)[:, None].astype(np.uint8) for frame in frames[16:]
+    ]  # every other is black
+    one = measured(frames, tmp_path)
+    assert one.numbers["saturation_drift"] == pytest.approx(0.25)
+    assert one.numbers["contrast_drift"] == pytest.approx((0.299 * 200 + 0.587 * 150 + 0.114 * 100) / 2, abs=1e-3)
+
+
+@pytest.mark.parametrize("cut", [1, 17, 38])
+def test_cut_and_duplicate_are_found_where_they_are(cut, tmp_path):
+    frames = moving(40, step=(0, 1))
+    smooth = [(frame // 8 + 20).astype(np.uint8) for frame in frames]
+    smooth[cut:] = [255 - frame for frame in smooth[cut:]]
+    smooth[30] = smooth[29]
+    one = measured(smooth, tmp_path)
+    assert one.seams == [cut]
+    assert one.duplicates == [30]
+    assert (one.numbers["seams"], one.numbers["duplicates"]) == (1, 1)
+
+
+@pytest.mark.parametrize("noise", [0, 5, 60])
+def test_ssim_is_that_of_scikit_image(noise):
+    rng = np.random.default_rng(noise)
+    picture = luma_of(np.kron(random_picture(20, 30), np.ones((4, 5, 1), np.uint8)))
+    other = np.clip(picture + noise * rng.standard_normal(picture.shape), 0, 255)
+    theirs = structural_similarity(
+        picture.astype(float), other, data_range=255, gaussian_weights=True, sigma=1.5, use_sample_covariance=False
+    )
+    assert ssim(picture, other) == pytest.approx(theirs, abs=1e-9)
+    assert noise or theirs == 1
+
+
+def test_ssim_to_a_reference_as_long_as_it_lasts(tmp_path):
+    frames = moving(20)
+    reference = folder_of([*frames[:5], *moving(5, seed=1)], tmp_path / "reference")
+    one = measured(frames, tmp_path, instruments=Instruments(window=5, reference=reference))
+    first, second = one.curves["ssim_to_reference"].values[:2]
+    assert first == pytest.approx(1)
+    assert second < 0.1
+    assert one.curves["ssim_to_reference"].counts == (5, 5, 0, 0)
+    assert one.numbers["ssim_to_reference"] == pytest.approx((first + second) / 2)
+
+
+def test_consistency_of_features_that_turn():
+    """On a circle, 30 degrees a frame: both cosines are known, and that to the first is clamped from frame 4 on."""
+    features = [np.array([np.cos(at * np.pi / 6), np.sin(at * np.pi / 6)]) for at in range(7)]
+    blank = np.zeros((16, 16, 3), np.uint8)
+    views = [View(blank, clip=one, patches=one, text=features[0], latent=one) for one in features]
+    values = {
+        metric.column.name: [metric(views[0], before, now) for before, now in pairwise(views)]
+        for metric in METRICS
+        if metric.needs != "reference"
+    }
+    to_first = [math.cos(at * math.pi / 6) for at in range(1, 7)]
+    expected = [(max(0, cosine) + math.cos(math.pi / 6)) / 2 for cosine in to_first]
+    for name in ("background_consistency", "clip_patch_consistency"):
+        np.testing.assert_allclose(values[name], expected, atol=1e-7)
+    for name in ("clip_f", "latent_consistency"):
+        np.testing.assert_allclose(values[name], [math.cos(math.pi / 6)] * 6, atol=1e-7)
+    np.testing.assert_allclose(values["text_alignment"], to_first, atol=1e-7)
+
+
+def test_a_stream_is_the_whole(tmp_path):
+    rng = np.random.default_rng(3)
+    frames = np.stack(moving(37)) // 2 + rng.integers(0, 60, (37, 64, 96, 3), dtype=np.uint8)
+    one = measured(frames, tmp_path)
+    pairs = np.abs(np.diff(frames.astype(int), axis=0)).mean((1, 2, 3))
+    assert one.numbers["temporal_flickering"] == pytest.approx(1 - pairs.mean() / 255)
+    windows = [pairs[:15], pairs[15:31], pairs[31:]]  # a pair belongs to its second frame
+    np.testing.assert_allclose(one.curves["temporal_flickering"].values, [1 - pair.mean() / 255 for pair in windows])
+    brightness = (frames @ [0.299, 0.587, 0.114]).mean((1, 2))
+    drift = brightness[16:32].mean() - brightness[:16].mean()
+    assert one.numbers["brightness_drift"] == pytest.approx(abs(drift), abs=1e-3)
+
+
+def test_memory_does_not_grow_with_the_video(tmp_path):
+    peaks = []
+    for count in (32, 128):
+        (source,), _ = find_sources([folder_of(moving(count), tmp_path / str(count))])
+        measure(source, Instruments())  # what is kept for ever is there
+        tracemalloc.start()
+        measure(source, Instruments())
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert peaks[1] < 1.1 * peaks[0]
+
+
+def test_shapes_over_time(tmp_path):
+    frames = shapes_video((20, 30), count=48)
+    frames[16:32] = frames[15]
+    frames[32:] = shapes_video((20, 15), (65, 48), count=16)
+    one = measured(frames, tmp_path, prompt=CIRCLE.caption)
+    curves = {name: curve.values for name, curve in one.curves.items() if name.startswith("shapes_")}
+    assert curves["shapes_background"] == (1, 1, 1)
+    assert curves["shapes_motion"][:2] == curves["shapes_all_four"][:2] == (1, 0)
+    assert curves["shapes_color"][:2] == curves["shapes_shape"][:2] == (1, 1)
+    assert curves["shapes_one_object"] == (1, 1, 0)
+    assert one.numbers["shapes_one_object"] == pytest.approx(2 / 3)
+
+
+def test_shapes_of_a_schedule(tmp_path):
+    """Windows are judged by the prompt that they show; the one in which it changes is not judged."""
+    prompts = f'{{"0": "{CIRCLE.caption}", "24": "{CIRCLE.caption.replace("red", "blue")}"}}'
+    one = measured(shapes_video((20, 30), count=48), tmp_path, prompt=prompts)
+    assert one.curves["shapes_color"].values[::2] == (1, 0)
+    assert math.isnan(one.curves["shapes_color"].values[1])
+
+
+def test_objects_are_counted_across_the_edge():
+    for x, y in ((0, 30), (40, 0), (95, 63)):
+        assert count_objects(shapes_video((x, y), count=8)) == 1
+    assert count_objects(shapes_video((20, 15), (65, 48), count=8)) == 2
+    assert count_objects(np.full((8, 64, 96, 3), 16, np.uint8)) == 0
+    assert count_objects(np.kron(shapes_video((0, 15), (50, 48), count=8), np.ones((1, 4, 4, 1), np.uint8))) == 2

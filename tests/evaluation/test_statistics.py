@@ -1,0 +1,53 @@
+"""Intervals that hold what they promise, and differences of pairs."""
+
+import numpy as np
+import pytest
+
+from lvdm.evaluation.statistics import bootstrap_interval, paired, summarize
+
+
+def numbered(values):
+    return [(f"prompt {number}", value) for number, value in enumerate(values)]
+
+
+def test_intervals_cover_the_mean():
+    rng = np.random.default_rng(0)
+    draws = rng.exponential(size=(40, 400)) + 2  # 400 experiments of 40 prompts; their mean is 3
+    low, high = bootstrap_interval(draws)
+    assert 0.90 <= np.mean((low <= 3) & (high >= 3)) <= 0.98
+    assert np.mean(high - low) == pytest.approx(2 * 1.96 / np.sqrt(40), rel=0.1)
+
+
+def test_unknown_values_are_left_out_of_their_column():
+    values = np.array([[1.0, np.nan, np.nan], [2.0, 5.0, np.nan], [3.0, 5.0, np.nan]])
+    low, high = bootstrap_interval(values)
+    assert 1 <= low[0] < 2 < high[0] <= 3
+    assert low[1] == high[1] == 5
+    assert np.isnan([low[2], high[2]]).all()
+
+
+def test_prompts_are_what_counts():
+    """The same prompts with ten equal seeds each are no more evidence than with one."""
+    once = summarize(numbered([1, 2, 4, 8]))
+    often = summarize([(prompt, value) for prompt, value in numbered([1, 2, 4, 8]) for _ in range(10)])
+    assert (often.videos, often.prompts) == (40, 4)
+    assert (once.mean, once.deviation, once.low, once.high) == (often.mean, often.deviation, often.low, often.high)
+    assert once.mean == 3.75
+    assert once.deviation == pytest.approx(np.std([1, 2, 4, 8], ddof=1))
+
+
+def test_one_prompt_has_no_spread_and_none_no_mean():
+    alone = summarize([("a", 2.0)])
+    assert (alone.mean, alone.deviation, alone.low, alone.high) == (2.0, None, None, None)
+    assert summarize([]) is None
+
+
+def test_pairs_show_what_spread_hides():
+    rng = np.random.default_rng(1)
+    hard = 10 * rng.standard_normal(20)  # some prompts are harder than others
+    baseline = {(number,): (f"prompt {number}", value) for number, value in enumerate(hard)}
+    better = {(number,): (f"prompt {number}", value + 1) for number, value in enumerate(hard[:15])}
+    difference = paired(better | {("alone",): ("alone", 100.0)}, baseline)
+    assert difference.videos == 15
+    assert (difference.mean, difference.low, difference.high) == pytest.approx((1, 1, 1))
+    assert paired({("alone",): ("alone", 1.0)}, baseline) is None
