@@ -3,6 +3,7 @@
 import csv
 import json
 import math
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import cycle, product
@@ -93,6 +94,9 @@ def markdown(report: Report) -> str:
     for name, reason in report.missing().items():
         reasons.setdefault(reason, []).append(name)
     notes += [f"left out: {', '.join(names)}: {reason}" for reason, names in reasons.items()]
+    forms = sorted({source.path.suffix or "pictures" for source, _ in report.videos})
+    if len(forms) > 1:
+        notes.append(f"videos are of several kinds ({', '.join(forms)}): lossy files change flickering and duplicates")
     for kind in ("seams", "duplicates"):
         for source, measurement in report.videos:
             if frames := getattr(measurement, kind):
@@ -150,30 +154,44 @@ def write(report: Report, folder: Path) -> None:
 
 
 def plot(report: Report, metric: str) -> Figure:
-    """The mean curve of every experiment against the frame number, with the 95 % interval over videos as a band."""
+    """The mean curve over prompts of every experiment against the frame number, with its 95 % interval as a band."""
     figure = Figure(figsize=(8, 4), layout="constrained")
     axes = figure.subplots()
     colors = cycle(f"C{number}" for number in range(10))
     for experiment, color in zip(report.experiments, colors, strict=False):
-        curves = [
-            one.curves[metric]
-            for source, one in report.videos
-            if source.experiment == experiment and metric in one.curves
-        ]
-        if not curves:
+        frames, values = _curves(report, metric, experiment)
+        if not len(frames):
             continue
-        values = np.full((len(curves), max(len(curve.values) for curve in curves)), math.nan)
-        for row, curve in zip(values, curves, strict=True):
-            row[: len(curve.values)] = curve.values
-        known = ~np.isnan(values).all(axis=0)
-        values, window = values[:, known], curves[0].window
-        middles = (np.arange(len(known))[known] + 0.5) * window
-        axes.plot(middles, np.nanmean(values, axis=0), color=color, marker=".", label=experiment)
-        if len(curves) > 1:
-            axes.fill_between(middles, *bootstrap_interval(values), color=color, alpha=0.2, linewidth=0)
+        axes.plot(frames, np.nanmean(values, axis=0), color=color, marker=".", label=experiment)
+        if len(values) > 1:
+            axes.fill_between(frames, *bootstrap_interval(values), color=color, alpha=0.2, linewidth=0)
     axes.set(xlabel="frame", ylabel=f"{metric} ({COLUMNS[metric].unit})")
     axes.legend(fontsize="small")
     return figure
+
+
+def _curves(report: Report, metric: str, experiment: str) -> tuple[np.ndarray, np.ndarray]:
+    """The middles (K,) of the windows in which a metric is known, and its means there for each of N prompts (N, K)."""
+    videos = [
+        (source.prompt, one.frames, one.curves[metric])
+        for source, one in report.videos
+        if source.experiment == experiment and metric in one.curves
+    ]
+    longest = max((len(curve.values) for _, _, curve in videos), default=0)
+    sums, counts = defaultdict(lambda: np.zeros(longest)), defaultdict(lambda: np.zeros(longest))
+    for prompt, _, curve in videos:
+        known = ~np.isnan(curve.values)
+        sums[prompt][: len(known)] += np.where(known, curve.values, 0)
+        counts[prompt][: len(known)] += known
+    means = [
+        np.divide(sums[prompt], counts[prompt], out=np.full(longest, math.nan), where=counts[prompt] > 0)
+        for prompt in sums
+    ]
+    known = sum(counts.values(), np.zeros(longest)) > 0
+    window = videos[0][2].window if videos else 1
+    starts = window * np.arange(longest)
+    ends = np.minimum(starts + window, max((frames for _, frames, _ in videos), default=0))
+    return ((starts + ends) / 2)[known], np.reshape(means, (len(means), longest))[:, known]
 
 
 def _content(report: Report) -> dict[str, Any]:

@@ -14,6 +14,7 @@ import pytest
 from conftest import RED, ROOT, prompt_file
 from conftest import command as videocrafter
 
+from lvdm.evaluation.report import plot
 from lvdm.fifo.sinks import open_files
 
 SCRIPT = ROOT / "scripts" / "evaluate.py"
@@ -102,6 +103,17 @@ def test_experiments_are_compared_pair_by_pair(results, tmp_path, run):
         assert float(point["mean"]) == pytest.approx(expected, abs=0.01)
     assert {path.stem for path in (output / "plots").iterdir()} >= {"brightness_drift", "motion"}
     assert iio.imread(output / "plots" / "motion.png").std() > 1
+
+
+def test_plots_show_means_over_prompts_where_they_belong(tmp_path):
+    """The seeds of a prompt count as their mean; the last window, of 4 frames, is drawn in its middle."""
+    for seed, slope, prompt in ((0, 1, "a"), (1, 3, "a"), (2, 4, "b")):
+        make_result(tmp_path / str(seed), prompt, "base", ramp(36, slope), seed=seed)
+    (sources, _), instruments = evaluate.find_sources([tmp_path]), evaluate.Instruments()
+    videos = [(source, evaluate.measure(source, instruments)) for source in sources]
+    (line,) = plot(evaluate.Report(videos, None, {}, {}, []), "brightness_drift").axes[0].lines
+    np.testing.assert_allclose(line.get_xdata(), [8, 24, 34])
+    np.testing.assert_allclose(line.get_ydata(), [0, 3 * 16, 3 * 26], atol=1e-3)
 
 
 def test_what_is_not_measured_is_left_out_with_a_word_why(results, run):
