@@ -126,6 +126,18 @@ def test_window_batches_make_the_same_video(tmp_path):
         assert abs(videos[name] - videos["all"]).max() <= 1
 
 
+def test_half_precision_makes_nearly_the_same_video(tmp_path):
+    prompts = prompt_file(tmp_path, RED)
+    videos = {}
+    for precision in ("fp32", "bf16"):
+        flags = ["-p", prompts, "--precision", precision, "--output_dir", tmp_path / precision]
+        assert command(*flags, "-n", 1, "-l", 4, "--save_frames", "--device", "cpu") == 0
+        frames = sorted((tmp_path / precision).glob("*/t2v/fifo/*.png"))
+        videos[precision] = np.stack([iio.imread(path) for path in frames]).astype(float)
+    difference = np.abs(videos["bf16"] - videos["fp32"]).mean()
+    assert 0 < difference < 0.5  # of 255 levels
+
+
 def test_files_of_an_earlier_run_do_not_stay(tmp_path):
     arguments = [*SMALL, "-p", prompt_file(tmp_path, RED), "--output_dir", tmp_path / "out"]
     assert command(*arguments, "--save_frames", "--save_queue", "--formats", "gif", "mp4") == 0
