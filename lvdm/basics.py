@@ -6,6 +6,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+SMALL_PICTURE = 1024  # pixels
+WIDE_GROUP = 16  # channels
+
 
 def sinusoid(values: Tensor, width: int) -> Tensor:
     """Sinusoidal embedding of `values` (...) as (..., width) in fp32: cosines, then sines (Ho et al. 2020)."""
@@ -20,6 +23,30 @@ def zero_module(module: nn.Module) -> nn.Module:
     for parameter in module.parameters():
         nn.init.zeros_(parameter)
     return module
+
+
+class GroupNorm(nn.GroupNorm):
+    """nn.GroupNorm, by other means for small pictures (N, C, H, W) with few channels a group, channels last, on a CPU.
+
+    There torch's kernel goes from pixel to pixel for every group on its own, and takes up to 50 times as long.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        pixels = math.prod(x.shape[2:])
+        if x.device.type != "cpu" or pixels > SMALL_PICTURE or self.num_channels >= WIDE_GROUP * self.num_groups:
+            return super().forward(x)
+        tokens = x.movedim(1, -1).float()
+        rows = tokens.reshape(len(x), pixels, self.num_channels)
+        sums, squares = (
+            part.sum(1).view(len(x), self.num_groups, -1).sum(-1, keepdim=True) for part in (rows, rows * rows)
+        )
+        count = pixels * self.num_channels // self.num_groups
+        mean = sums / count  # (N, groups, 1)
+        variance = (squares / count - mean * mean).clamp(min=0)
+        scale = (variance + self.eps).rsqrt() * self.weight.float().view(self.num_groups, -1)
+        shift = self.bias.float().view(self.num_groups, -1) - mean * scale
+        normed = torch.addcmul(shift.view(len(x), 1, -1), rows, scale.view(len(x), 1, -1))
+        return normed.to(x.dtype).view(tokens.shape).movedim(-1, 1)
 
 
 class Upsample(nn.Module):

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
-from lvdm.basics import zero_module
+from lvdm.basics import GroupNorm, zero_module
 
 TEXT_TOKENS = 77  # tokens of the context that are text; those behind them, if any, are of an image
 SHORT = 128  # up to so many keys, plain products beat the flash kernel on a CPU, above all in the backward pass
@@ -191,7 +191,7 @@ class Transformer(nn.Module):
         def projection(dim_in: int, dim_out: int) -> nn.Module:
             return nn.Linear(dim_in, dim_out) if use_linear else convolution(dim_in, dim_out, 1)
 
-        self.norm = nn.GroupNorm(norm_num_groups, channels, eps=1e-6)
+        self.norm = GroupNorm(norm_num_groups, channels, eps=1e-6)
         self.proj_in = projection(channels, inner_dim)
         self.transformer_blocks = nn.ModuleList(blocks)
         self.proj_out = zero_module(projection(inner_dim, channels))

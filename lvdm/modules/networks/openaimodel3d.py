@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
-from lvdm.basics import Upsample, sinusoid, zero_module
+from lvdm.basics import GroupNorm, Upsample, sinusoid, zero_module
 from lvdm.modules.attention import SpatialTransformer, TemporalTransformer
 
 
@@ -27,8 +27,8 @@ class TemporalConvBlock(nn.Module):
     def __init__(self, channels: int, *, dropout: float, norm_num_groups: int):
         super().__init__()
 
-        def norm() -> nn.GroupNorm:
-            return nn.GroupNorm(norm_num_groups, channels)
+        def norm() -> GroupNorm:
+            return GroupNorm(norm_num_groups, channels)
 
         self.conv1 = nn.Sequential(norm(), nn.SiLU(), TemporalConv(channels))
         self.conv2 = nn.Sequential(norm(), nn.SiLU(), nn.Dropout(dropout), TemporalConv(channels))
@@ -58,11 +58,11 @@ class ResBlock(nn.Module):
     ):
         super().__init__()
         self.in_layers = nn.Sequential(
-            nn.GroupNorm(norm_num_groups, channels), nn.SiLU(), nn.Conv2d(channels, out_channels, 3, padding=1)
+            GroupNorm(norm_num_groups, channels), nn.SiLU(), nn.Conv2d(channels, out_channels, 3, padding=1)
         )
         self.emb_layers = nn.Sequential(nn.SiLU(), nn.Linear(emb_channels, out_channels))
         self.out_layers = nn.Sequential(
-            nn.GroupNorm(norm_num_groups, out_channels),
+            GroupNorm(norm_num_groups, out_channels),
             nn.SiLU(),
             nn.Dropout(dropout),
             zero_module(nn.Conv2d(out_channels, out_channels, 3, padding=1)),
@@ -247,7 +247,7 @@ class UNetModel(nn.Module):
                 self.output_blocks.append(TimestepEmbedSequential(*layers))
 
         self.out = nn.Sequential(
-            nn.GroupNorm(norm_num_groups, ch), nn.SiLU(), zero_module(nn.Conv2d(ch, out_channels, 3, padding=1))
+            GroupNorm(norm_num_groups, ch), nn.SiLU(), zero_module(nn.Conv2d(ch, out_channels, 3, padding=1))
         )
 
     def forward(self, x: Tensor, timesteps: Tensor, context: Tensor, fps: Tensor) -> Tensor:
