@@ -56,7 +56,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("results", nargs="+", type=Path, help="results folders as videocrafter_main.py writes them")
     parser.add_argument("-o", "--output", type=Path, default=Path("gallery.html"), help="the page (%(default)s)")
-    parser.add_argument("--metrics", type=Path, metavar="FILE", help="JSON of scripts/evaluate.py: curves under videos")
+    parser.add_argument(
+        "--metrics", type=Path, metavar="FILE", help="report.json of evaluate.py --output: curves under videos"
+    )
     parser.add_argument("--embed", action="store_true", help="put the videos into the page: one file to send around")
     args = parser.parse_args(arguments)
     try:

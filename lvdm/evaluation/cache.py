@@ -3,7 +3,7 @@
 import hashlib
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -52,13 +52,17 @@ def as_json(measurement: Measurement) -> dict[str, Any]:
     return {**vars(measurement), "curves": curves}
 
 
-def _parsed(content: dict[str, Any]) -> Measurement:
-    curves = {
+def curves_of(content: Mapping[str, Any]) -> dict[str, Curve]:
+    """The curves of what `as_json` returned. ValueError, KeyError, TypeError or AttributeError if they are not."""
+    return {
         name: Curve(
-            window=curve["window"],
-            values=tuple(math.nan if value is None else value for value in curve["values"]),
+            window=int(curve["window"]),
+            values=tuple(math.nan if value is None else float(value) for value in curve["values"]),
             counts=tuple(curve["counts"]),
         )
-        for name, curve in content.pop("curves").items()
+        for name, curve in content["curves"].items()
     }
-    return Measurement(curves=curves, **content)
+
+
+def _parsed(content: Mapping[str, Any]) -> Measurement:
+    return Measurement(**{**content, "curves": curves_of(content)})

@@ -79,8 +79,8 @@ def read_record(path: Path) -> Mapping[str, Any] | None:
     """What a result's record says; None if it is another JSON file, without a prompt. ValueError if it is broken."""
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UnreadableVideoError(f"{path} is not JSON: {error}") from error
+    except (OSError, ValueError, RecursionError) as error:
+        raise UnreadableVideoError(f"{path}: not JSON ({error})") from error
     return record if isinstance(record, dict) and isinstance(record.get("prompt"), str) else None
 
 

@@ -8,6 +8,8 @@ import io
 import json
 import re
 import shutil
+import subprocess
+import sys
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -23,7 +25,7 @@ from playwright.sync_api import Browser, Locator, Page, sync_playwright
 from lvdm.evaluation.gallery.media import Clip, from_gif
 from lvdm.evaluation.gallery.page import column_names, relative_url, script_json
 from lvdm.evaluation.gallery.videos import find_videos, read_curves
-from lvdm.fifo.sinks import GifSink, Mp4Sink
+from lvdm.fifo.sinks import GifSink, Mp4Sink, open_files
 
 SPEC = importlib.util.spec_from_file_location("gallery", ROOT / "scripts/gallery.py")
 gallery = importlib.util.module_from_spec(SPEC)
@@ -115,18 +117,25 @@ def results(media, tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def metrics(results) -> Path:
-    path = results / "metrics.json"
+    """A report on two of them, one of them measured from its pictures, each curve with its own window."""
+    path = results / "report.json"
     red = next(results.rglob("red"))
-    entries = [
-        {"path": str(red / "t2v"), "window": 16, "curves": {"calm": [1.0, 0.75, 0.5], "drift": [0, 1, 2]}},
-        {"path": "elsewhere", "window": 16, "curves": {}},
+    measured = {
+        red / "t2v" / "fifo": {"calm": (16, [1.0, 0.75, 0.5]), "drift": (20, [0, 2])},
+        "elsewhere/t2v/t2v.mp4": {},
+        (red / "short" / "short.mp4").relative_to(results): {"calm": (8, [0.9, None, None]), "no": (8, [None])},
+    }
+    videos = [
         {
-            "path": str((red / "short").relative_to(results)),
-            "window": 8,
-            "curves": {"calm": [0.9, None, float("nan")], "no": [None]},
-        },
+            "path": str(frames),
+            "curves": {
+                name: {"window": window, "values": values, "counts": [window] * len(values)}
+                for name, (window, values) in curves.items()
+            },
+        }
+        for frames, curves in measured.items()
     ]
-    path.write_text(json.dumps(entries))
+    path.write_text(json.dumps({"videos": videos}))
     return path
 
 
@@ -183,7 +192,7 @@ def test_videos_that_cannot_be_read_are_listed(media, tmp_path, capsys):
     lines = err.splitlines()
     assert len(lines) == 4
     for name in ("empty", "broken", "mp4", "gif"):
-        assert sum(line.startswith(f"left out: {root / name / 't2v'}: ") for line in lines) == 1
+        assert sum(line.startswith(f"left out: {root / name / 't2v'}") for line in lines) == 1
 
 
 def test_rows_are_prompts_and_columns_experiments(media, tmp_path):
@@ -234,8 +243,34 @@ def test_curves_are_those_of_the_videos(results, metrics):
     videos, _ = find_videos([results])
     curves = {folder.name: found for folder, found in read_curves(metrics, videos).items()}
     assert set(curves) == {"t2v", "short"}
-    assert curves["t2v"].values["drift"] == [0, 1, 2]
-    assert (curves["short"].window, curves["short"].values) == (8, {"calm": [0.9, None, None]})
+    assert {name: (curve.window, curve.values) for name, curve in curves["t2v"].items()} == {
+        "calm": (16, (1.0, 0.75, 0.5)), "drift": (20, (0, 2)),
+    }  # fmt: skip
+    assert list(curves["short"]) == ["calm"]
+
+
+def test_curves_are_those_that_evaluate_measured(tmp_path, capsys):
+    """From frames to the page, by both commands: what one writes is what the other reads."""
+    root, output = tmp_path / "results", tmp_path / "measured"
+    for experiment, formats in (("pictures", ["gif", "mp4"]), ("mp4", ["mp4"]), ("gif", ["gif"])):
+        folder = root / "p" / experiment
+        pictures = experiment == "pictures"
+        with open_files(folder, experiment, formats=formats, fps=8, comment="", save_frames=pictures) as files:
+            for level in range(40):
+                files.write(np.full((HEIGHT, WIDTH, 3), 60 + level, np.uint8))
+        write_record(folder, "p")
+    finished = subprocess.run(
+        [sys.executable, "scripts/evaluate.py", str(root), "--output", str(output)],
+        cwd=ROOT, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert finished.returncode == 0, finished.stderr
+    make(capsys, root, "-o", tmp_path / "page.html", "--metrics", output / "report.json")
+    (row,) = data_of(tmp_path / "page.html")["rows"]
+    assert set(row["cells"]) == {"pictures", "mp4", "gif"}
+    for cell in row["cells"].values():
+        drift = cell["curves"]["brightness_drift"]
+        assert drift["window"] == 16
+        assert drift["values"] == pytest.approx([0, 16, 28], abs=0.6)
 
 
 @pytest.mark.parametrize(
@@ -246,11 +281,14 @@ def test_curves_are_those_of_the_videos(results, metrics):
         (["good", "-o", "empty"], "--output 'empty' is a folder"),
         (["good", "--metrics", "missing.json"], "--metrics 'missing.json': cannot be read"),
         (["good", "-o", "good/p/t2v/t2v.mp4/page.html"], "--output 'good/p/t2v/t2v.mp4/page.html': cannot be written"),
-        (["good", "--metrics", "{}"], "expected a list"),
-        (["good", "--metrics", "{"], "not JSON"),
-        (["good", "--metrics", "[]"], "none of its 0 paths is a video of this gallery"),
-        (["good", "--metrics", '[{"path": "good/p/t2v", "window": 0, "curves": {}}]'], "entry 1: expected"),
-        (["good", "--metrics", '[{"path": "good/p/t2v", "window": 1, "curves": {"a": "b"}}]'], "a list of numbers"),
+        (["good", "--metrics", "{"], "not a report.json of scripts/evaluate.py"),
+        (["good", "--metrics", "[]"], "not a report.json of scripts/evaluate.py"),
+        (["good", "--metrics", '{"videos": []}'], "none of its 0 videos is in this gallery"),
+        (["good", "--metrics", '{"videos": [{"path": "t2v.mp4", "curves": [1]}]}'], "not a report.json"),
+        (
+            ["good", "--metrics", '{"videos": [{"path": "t2v.mp4", "curves": {"a": {"window": 1, "values": "b"}}}]}'],
+            "'b'",
+        ),
     ],
 )
 def test_what_cannot_be_done_is_one_sentence(media, tmp_path, capsys, monkeypatch, arguments, sentence):
@@ -473,7 +511,7 @@ def test_curves_follow_the_frame(visit):
     assert row.locator("figure", has_text="short").locator(".metric output").inner_text() == ""  # NaN
     visit.page.locator("#metric select").select_option("drift")
     visit.page.wait_for_timeout(200)
-    assert figure.locator(".metric output").inner_text() == "1.000"
+    assert figure.locator(".metric output").inner_text() == "2.000"
     assert not row.locator("figure", has_text="of_gif").locator(".curve").is_visible()
 
 

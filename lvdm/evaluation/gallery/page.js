@@ -96,7 +96,7 @@ class Player {
     this.note.textContent = notes.join(", ");
     this.figure.classList.toggle("over", this.failed || frame >= cell.frames);
     if (!this.curve) return;
-    const value = this.curve[Math.floor(frame / cell.window)];
+    const value = this.curve.values[Math.floor(frame / this.curve.window)];
     find(".metric output", this.figure).textContent = value?.toPrecision(4) ?? "";
     const line = find(".curve line", this.figure);
     line.setAttribute("x1", frame + 0.5);
@@ -113,8 +113,9 @@ class Player {
     const height = (value) => (high > low ? 0.92 - (0.84 * (value - low)) / (high - low) : 0.5).toFixed(3);
     let path = "";
     let gap = true;
-    this.curve.forEach((value, index) => { // a step for each window: that is all that is known
-      const [start, end] = [index, index + 1].map((edge) => Math.min(edge * this.cell.window, this.cell.frames));
+    const { window, values } = this.curve;
+    values.forEach((value, index) => { // a step for each window: that is all that is known
+      const [start, end] = [index, index + 1].map((edge) => Math.min(edge * window, this.cell.frames));
       if (value !== null) path += `${gap ? "M" : "L"}${start} ${height(value)} H${end}`;
       gap = value === null;
     });
@@ -170,7 +171,7 @@ class Row {
     this.rate = longest.cell.fps;
     this.frame = Math.min(this.frame, this.frames - 1);
     this.scrubber.max = this.frames - 1;
-    const values = this.shown.flatMap((player) => own(player.cell.curves, metric) ?? []).filter((value) => value !== null);
+    const values = this.shown.flatMap((player) => own(player.cell.curves, metric)?.values ?? []).filter((value) => value !== null);
     for (const player of this.shown) player.draw(metric, this.frames, Math.min(...values), Math.max(...values));
     this.told = null;
   }

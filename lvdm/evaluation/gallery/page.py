@@ -2,6 +2,7 @@
 
 import base64
 import json
+import math
 import os
 import re
 from collections import defaultdict
@@ -12,7 +13,8 @@ from typing import Any
 from urllib.parse import quote
 
 from lvdm.evaluation.gallery.media import Clip
-from lvdm.evaluation.gallery.videos import Curves, Video
+from lvdm.evaluation.gallery.videos import Video
+from lvdm.evaluation.metrics import Curve
 
 TEMPLATE = Path(__file__).parent
 
@@ -21,22 +23,21 @@ def page(
     videos: Sequence[Video],
     clips: Mapping[Path, Clip],
     *,
-    curves: Mapping[Path, Curves],
+    curves: Mapping[Path, Mapping[str, Curve]],
     problems: Sequence[str],
     folder: Path,
     embed: bool,
 ) -> str:
     """The HTML of a page that is to lie in `folder`.
 
-    clips: what is shown of each video. curves: of some of them. Both are by the video's folder. problems: sentences on
-    what is not shown.
+    clips: what is shown of each video. curves: of some of them, by name. Both are by the video's folder. problems:
+    sentences on what is not shown.
     embed: the clips are part of the page; otherwise it names them by paths relative to `folder`.
     """
     names = column_names(videos)
     rows: dict[tuple[str, int], dict[str, Any]] = {}
     for video in videos:
-        clip, of_video = clips[video.folder], curves.get(video.folder)
-        name = names[video.folder]
+        clip, name = clips[video.folder], names[video.folder]
         # two videos that should be one get a row each: none hides the other
         keys = ((video.same, number) for number in count())
         key = next(key for key in keys if key not in rows or name not in rows[key]["cells"])
@@ -49,8 +50,7 @@ def page(
             "height": clip.height,
             "fromGif": clip.path != video.file,
             "settings": video.settings,
-            "window": of_video.window if of_video else None,
-            "curves": of_video.values if of_video else {},
+            "curves": {name: _steps(curve) for name, curve in curves.get(video.folder, {}).items()},
         }
     data = {"experiments": sorted(set(names.values())), "rows": list(rows.values()), "problems": problems}
     parts = {name: (TEMPLATE / name).read_text(encoding="utf-8") for name in ("page.css", "page.js")}
@@ -58,6 +58,11 @@ def page(
     # one pass: what is put in is not looked through for more places
     html = (TEMPLATE / "page.html").read_text(encoding="utf-8")
     return re.sub(r"\{\{([\w.]+)\}\}", lambda place: parts[place[1]], html)
+
+
+def _steps(curve: Curve) -> dict[str, Any]:
+    """A value for every `window` frames; None where there is no number."""
+    return {"window": curve.window, "values": [value if math.isfinite(value) else None for value in curve.values]}
 
 
 def column_names(videos: Sequence[Video]) -> dict[Path, str]:

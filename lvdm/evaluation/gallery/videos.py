@@ -1,4 +1,4 @@
-"""What there is to show: finished videos below results folders, and their curves from a metrics file."""
+"""What there is to show: finished videos below results folders, and their curves from a report on them."""
 
 import json
 import math
@@ -8,6 +8,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from lvdm.evaluation.cache import curves_of
+from lvdm.evaluation.metrics import Curve
+from lvdm.evaluation.reading import find_records, read_record
 
 
 @dataclass(frozen=True)
@@ -35,42 +39,28 @@ class Video:
         return self.folder.parent.parent
 
 
-@dataclass(frozen=True)
-class Curves:
-    """Metrics of a video over its frames: of each, a value for every `window` frames; None where there is none."""
-
-    window: int
-    values: Mapping[str, Sequence[float | None]]
-
-
 def find_videos(roots: Sequence[Path]) -> tuple[list[Video], list[str]]:
     """All finished videos below `roots`, each once, and a sentence on each that cannot be read.
 
-    A video is finished when its record, `{experiment}/{experiment}.json` with a prompt, is there. ValueError if one
-    of `roots` is no folder.
+    A video is finished when its record is there. ValueError if one of `roots` is no folder.
     """
-    videos, problems = {}, []
-    for root in roots:
-        if not root.is_dir():
-            raise ValueError(f"RESULTS {str(root)!r}: expected a folder that videocrafter_main.py wrote")
-        for path in sorted(root.rglob("*.json")):
-            folder = Path(os.path.abspath(path.parent))
-            if path.stem != folder.name or folder in videos:
-                continue
-            try:
-                record = json.loads(path.read_text(encoding="utf-8"))
-                if isinstance(record, dict) and isinstance(record.get("prompt"), str):
-                    videos[folder] = _video(folder, record)
-            except (OSError, ValueError, RecursionError) as error:
-                problems.append(f"{path.parent}: {str(error) or type(error).__name__}")
-    return list(videos.values()), problems
+    if other := [root for root in roots if not root.is_dir()]:
+        raise ValueError(f"RESULTS {str(other[0])!r}: expected a folder that videocrafter_main.py wrote")
+    videos, problems = [], []
+    for path in dict.fromkeys(path for root in roots for path in find_records(Path(os.path.abspath(root)))):
+        try:
+            if record := read_record(path):
+                videos.append(_video(path.parent, record))
+        except ValueError as error:
+            problems.append(str(error))
+    return videos, problems
 
 
 def _video(folder: Path, record: Mapping[str, Any]) -> Video:
     files = [folder / f"{folder.name}.mp4", folder / f"{folder.name}.gif"]
     file = next((file for file in files if file.is_file()), None)
     if file is None:
-        raise ValueError(f"neither {files[0].name} nor {files[1].name} is there")
+        raise ValueError(f"{folder}: neither {files[0].name} nor {files[1].name} is there")
     picture, settings = (_mapping(record.get(name)) for name in ("image", "settings"))
     shown = {name: _text(value) for name, value in settings.items() if value not in (None, "") and name != "the prompt"}
     return Video(
@@ -92,40 +82,27 @@ def _text(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
-def read_curves(path: Path, videos: Sequence[Video]) -> dict[Path, Curves]:
-    """The curves of `videos`, by their folders, from a JSON list of {"path", "window", "curves": {metric: [value]}}.
+def read_curves(path: Path, videos: Sequence[Video]) -> dict[Path, dict[str, Curve]]:
+    """The curves of `videos`, by their folders, from the report.json of `scripts/evaluate.py --output`.
 
-    Paths are looked up from the working directory, then from the file's own folder; other videos' entries, and curves
-    without a number, are left out. ValueError if the file cannot be read, is not such a list, or says nothing about any
-    of `videos`.
+    Its paths are of the frames that were measured, in a video's folder; they are looked up from the working directory,
+    then from the file's own folder. Other videos' entries, and curves without a number, are left out. ValueError if the
+    file cannot be read, is no such report, or says nothing about any of `videos`.
     """
     where = f"--metrics {str(path)!r}"
     try:
-        entries = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8"))
+        entries = [(Path(entry["path"]), curves_of(entry)) for entry in content["videos"]]
     except OSError as error:
         raise ValueError(f"{where}: cannot be read ({error.strerror})") from error
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{where}: not JSON ({error})") from error
-    if not isinstance(entries, list):
-        raise ValueError(f"{where}: expected a list with an entry for each video, not {type(entries).__name__}")
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise ValueError(f"{where}: not a report.json of scripts/evaluate.py ({error})") from error
     folders, found = {video.folder for video in videos}, {}
-    for number, entry in enumerate(entries, 1):
-        name, window, values = (_mapping(entry).get(key) for key in ("path", "window", "curves"))
-        if not (isinstance(name, str) and isinstance(window, int) and window > 0 and isinstance(values, dict)):
-            raise ValueError(f'{where}, entry {number}: expected {{"path": text, "window": frames, "curves": object}}')
-        for base in (Path(), path.parent):
-            folder = Path(os.path.abspath(base / name))
-            if folder in folders:
-                curves = {metric: _values(curve, f"{where}, entry {number}") for metric, curve in values.items()}
-                drawn = {metric: curve for metric, curve in curves.items() if curve.count(None) < len(curve)}
-                found[folder] = Curves(window, drawn)
-                break
+    for frames, curves in entries:
+        places = (Path(os.path.abspath(base / frames)).parent for base in (Path(), path.parent))
+        folder = next((place for place in places if place in folders), None)
+        if folder:
+            found[folder] = {name: curve for name, curve in curves.items() if any(map(math.isfinite, curve.values))}
     if not found:
-        raise ValueError(f"{where}: none of its {len(entries)} paths is a video of this gallery")
+        raise ValueError(f"{where}: none of its {len(entries)} videos is in this gallery")
     return found
-
-
-def _values(curve: Any, where: str) -> list[float | None]:
-    if not isinstance(curve, list) or not all(value is None or isinstance(value, int | float) for value in curve):
-        raise ValueError(f"{where}: expected a curve to be a list of numbers, not {str(curve)[:60]}")
-    return [None if value is None or not math.isfinite(value) else value for value in curve]
