@@ -30,7 +30,11 @@ CONFIGS = Path(__file__).parent.parent / "configs"
 
 def read_config(path: str | Path) -> dict[str, Any]:
     """A YAML file as plain dicts and lists; FileNotFoundError or ValueError name --config and the file."""
-    where = f"--config {str(path)!r}"
+    return read_yaml(path, where=f"--config {str(path)!r}")
+
+
+def read_yaml(path: str | Path, *, where: str) -> dict[str, Any]:
+    """A YAML file as plain dicts and lists; FileNotFoundError or ValueError begin with `where`."""
     try:
         content = OmegaConf.to_container(OmegaConf.load(path), resolve=True)
     except FileNotFoundError:
@@ -39,7 +43,7 @@ def read_config(path: str | Path) -> dict[str, Any]:
         reason = " ".join(str(error).split())
         raise ValueError(f"{where}: not a YAML file that can be read ({reason})") from error
     if not isinstance(content, dict):
-        raise ValueError(f"{where}: a mapping is expected at the top, such as `model: ...`")
+        raise ValueError(f"{where}: a mapping is expected at the top")
     return content
 
 

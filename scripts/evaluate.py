@@ -20,6 +20,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from lvdm.evaluation.cache import measured
 from lvdm.evaluation.measure import WINDOW, Instruments, Measurement, measure
+from lvdm.evaluation.plots import write_plots
 from lvdm.evaluation.reading import Source, UnreadableVideoError, find_sources, fingerprint, read_frames
 from lvdm.evaluation.report import Report, markdown, write
 
@@ -120,6 +121,7 @@ def main() -> int:
         report = Report(videos, args.baseline, instruments.names, instruments.left_out, [*problems, *unread])
         if args.output:
             write(report, args.output)
+            write_plots(report, args.output / "plots")
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -30,17 +30,37 @@ def measured(
         "schedule": source.schedule,
         "settings": instruments.settings | {"window": instruments.window},
     }
-    text = json.dumps(identity, sort_keys=True)
-    path = folder / f"{hashlib.sha256(text.encode()).hexdigest()[:32]}.json"
-    try:
-        measurement = _parsed(json.loads(path.read_text(encoding="utf-8"))["measurement"])
-        progress(measurement.frames)
-    except (OSError, ValueError, KeyError, TypeError):  # there is none, or none that is whole
+    measurement = kept(identity, folder=folder)
+    if measurement is None:
         measurement = measure(source, instruments, progress=progress)
-        with whole_file(path) as partial:
-            content = {"of": identity, "measurement": as_json(measurement)}
-            partial.write_text(json.dumps(content, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+        keep(measurement, identity, folder=folder)
+    else:
+        progress(measurement.frames)
     return measurement
+
+
+def kept(identity: Mapping[str, Any], *, folder: Path) -> Measurement | None:
+    """The measurement that `keep` wrote with the same `identity`; None if there is none, or none that is whole.
+
+    identity: everything that it depends on, for JSON.
+    """
+    try:
+        content = json.loads(_place(identity, folder).read_text(encoding="utf-8"))["measurement"]
+        return Measurement(**{**content, "curves": curves_of(content)})
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None
+
+
+def keep(measurement: Measurement, identity: Mapping[str, Any], *, folder: Path) -> None:
+    """Writes a small file in `folder`."""
+    content = {"of": identity, "measurement": as_json(measurement)}
+    with whole_file(_place(identity, folder)) as partial:
+        partial.write_text(json.dumps(content, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def _place(identity: Mapping[str, Any], folder: Path) -> Path:
+    text = json.dumps(identity, sort_keys=True)
+    return folder / f"{hashlib.sha256(text.encode()).hexdigest()[:32]}.json"
 
 
 def as_json(measurement: Measurement) -> dict[str, Any]:
@@ -62,7 +82,3 @@ def curves_of(content: Mapping[str, Any]) -> dict[str, Curve]:
         )
         for name, curve in content["curves"].items()
     }
-
-
-def _parsed(content: Mapping[str, Any]) -> Measurement:
-    return Measurement(**{**content, "curves": curves_of(content)})

@@ -1,23 +1,18 @@
-"""What came out, for people and for programs: a Markdown table, CSV, JSON, and plots over frames."""
+"""What came out, for people and for programs: a Markdown table, CSV and JSON."""
 
 import csv
 import json
-import math
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from itertools import cycle, product
+from itertools import product
 from pathlib import Path
 from typing import Any
-
-import numpy as np
-from matplotlib.figure import Figure
 
 from lvdm.evaluation.cache import as_json
 from lvdm.evaluation.measure import Measurement
 from lvdm.evaluation.metrics import COLUMNS, SHAPES
 from lvdm.evaluation.reading import Source
-from lvdm.evaluation.statistics import Summary, bootstrap_interval, paired, summarize
+from lvdm.evaluation.statistics import Summary, paired, summarize
 from lvdm.files import whole_file
 
 FEW = 10  # frames of a video that the table's remarks name
@@ -102,12 +97,12 @@ def markdown(report: Report) -> str:
             if frames := getattr(measurement, kind):
                 shown = ", ".join(map(str, frames[:FEW])) + (f" and {len(frames) - FEW} more" if frames[FEW:] else "")
                 notes.append(f"{kind} in {source.path}: at frame {shown}")
-    notes += [f"not read: {problem}" for problem in report.problems]
+    notes += [f"missing: {problem}" for problem in report.problems]
     return "\n".join([*lines, "", *(f"- {note}" for note in notes)]).strip() + "\n"
 
 
 def write(report: Report, folder: Path) -> None:
-    """table.md, report.json, videos.csv, curves.csv, experiments.csv, and plots/{metric}.png, below `folder`."""
+    """table.md, report.json, videos.csv, curves.csv and experiments.csv, in `folder`."""
     _write_text(folder / "table.md", markdown(report))
     _write_text(folder / "report.json", json.dumps(_content(report), ensure_ascii=False, indent=1) + "\n")
     names = [name for name in COLUMNS if any(name in one.numbers for _, one in report.videos)]
@@ -147,51 +142,6 @@ def write(report: Report, folder: Path) -> None:
             for row in report.rows()
         ],
     )
-    for metric in COLUMNS:
-        if any(metric in one.curves for _, one in report.videos):
-            with whole_file(folder / "plots" / f"{metric}.png") as partial:
-                plot(report, metric).savefig(partial, dpi=120)
-
-
-def plot(report: Report, metric: str) -> Figure:
-    """The mean curve over prompts of every experiment against the frame number, with its 95 % interval as a band."""
-    figure = Figure(figsize=(8, 4), layout="constrained")
-    axes = figure.subplots()
-    colors = cycle(f"C{number}" for number in range(10))
-    for experiment, color in zip(report.experiments, colors, strict=False):
-        frames, values = _curves(report, metric, experiment)
-        if not len(frames):
-            continue
-        axes.plot(frames, np.nanmean(values, axis=0), color=color, marker=".", label=experiment)
-        if len(values) > 1:
-            axes.fill_between(frames, *bootstrap_interval(values), color=color, alpha=0.2, linewidth=0)
-    axes.set(xlabel="frame", ylabel=f"{metric} ({COLUMNS[metric].unit})")
-    axes.legend(fontsize="small")
-    return figure
-
-
-def _curves(report: Report, metric: str, experiment: str) -> tuple[np.ndarray, np.ndarray]:
-    """The middles (K,) of the windows in which a metric is known, and its means there for each of N prompts (N, K)."""
-    videos = [
-        (source.prompt, one.frames, one.curves[metric])
-        for source, one in report.videos
-        if source.experiment == experiment and metric in one.curves
-    ]
-    longest = max((len(curve.values) for _, _, curve in videos), default=0)
-    sums, counts = defaultdict(lambda: np.zeros(longest)), defaultdict(lambda: np.zeros(longest))
-    for prompt, _, curve in videos:
-        known = ~np.isnan(curve.values)
-        sums[prompt][: len(known)] += np.where(known, curve.values, 0)
-        counts[prompt][: len(known)] += known
-    means = [
-        np.divide(sums[prompt], counts[prompt], out=np.full(longest, math.nan), where=counts[prompt] > 0)
-        for prompt in sums
-    ]
-    known = sum(counts.values(), np.zeros(longest)) > 0
-    window = videos[0][2].window if videos else 1
-    starts = window * np.arange(longest)
-    ends = np.minimum(starts + window, max((frames for _, frames, _ in videos), default=0))
-    return ((starts + ends) / 2)[known], np.reshape(means, (len(means), longest))[:, known]
 
 
 def _content(report: Report) -> dict[str, Any]:

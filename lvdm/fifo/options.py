@@ -100,8 +100,8 @@ class Options:
 def parse_args(argv: Sequence[str]) -> Options:
     """argv: the words behind the program's name.
 
-    Words that argparse cannot read end the program with one line on stderr and status 2. Values that do not fit each
-    other, the model or the machine raise ValueError or FileNotFoundError with one line that names the flag and value.
+    Words that cannot be read, and values that do not fit each other, the model or the machine, raise ValueError or
+    FileNotFoundError with one line that names the flag and value.
     """
     args = _parser().parse_args(argv)
     mode = Mode.parse(args.mode)
@@ -172,7 +172,7 @@ def check_writable(folder: Path) -> None:
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
-        self.exit(2, f"error: {one_line(message)}\n")
+        raise ValueError(one_line(message))
 
 
 def _parser() -> argparse.ArgumentParser:

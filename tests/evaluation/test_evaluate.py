@@ -14,7 +14,7 @@ import pytest
 from conftest import RED, ROOT, prompt_file
 from conftest import command as videocrafter
 
-from lvdm.evaluation.report import plot
+from lvdm.evaluation.plots import plot
 from lvdm.fifo.sinks import open_files
 
 SCRIPT = ROOT / "scripts" / "evaluate.py"
@@ -148,7 +148,7 @@ def test_nothing_is_measured_twice(results, tmp_path, run):
     status, text, errors = run(results, "--output", output)
     assert (status, len(errors)) == (1, 1)
     assert str(video) in errors[0]
-    assert f"not read: {video}" in text
+    assert f"missing: {video}" in text
     assert run(results, "--output", output, "--window", "8")[0] == 1
     assert len(list((output / "videos").iterdir())) == 8 + 7
 

@@ -1,0 +1,118 @@
+"""What came out, as pictures: metrics against the frame number, and differences to the baseline."""
+
+import math
+from collections import defaultdict
+from collections.abc import Sequence
+from itertools import cycle, product
+from pathlib import Path
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from lvdm.evaluation.metrics import COLUMNS
+from lvdm.evaluation.report import Report, Row
+from lvdm.evaluation.statistics import bootstrap_interval
+from lvdm.files import whole_file
+
+LINES = tuple(product(("-", "--", ":"), (f"C{number}" for number in range(10))))  # experiments to be told apart
+# Consistency, drift, and what the captions of the shapes grammar say: what a glance at an ablation is for.
+OVERVIEW = ("latent_consistency", "background_consistency", "brightness_drift", "contrast_drift", "shapes_all_four")
+ACROSS = 4  # panels in a row of differences
+
+
+def write_plots(report: Report, folder: Path) -> None:
+    """{metric}.png, overview.png, and with a baseline differences.png, in `folder`; what has no values is left out."""
+    figures = {metric: plot(report, metric) for metric in COLUMNS if _drawn(report, metric)}
+    if shown := [metric for metric in OVERVIEW if metric in figures]:
+        figures["overview"] = overview(report, shown)
+    if rows := [row for row in report.rows() if row.against]:
+        figures["differences"] = differences(report, rows)
+    for name, figure in figures.items():
+        with whole_file(folder / f"{name}.png") as partial:
+            figure.savefig(partial, dpi=120)
+
+
+def plot(report: Report, metric: str) -> Figure:
+    """The mean curve over prompts of every experiment against the frame number, with its 95 % interval as a band."""
+    figure = Figure(figsize=(8, 4), layout="constrained")
+    axes = figure.subplots()
+    _draw(axes, report, metric)
+    axes.legend(fontsize="small")
+    return figure
+
+
+def overview(report: Report, metrics: Sequence[str]) -> Figure:
+    """The curves of `metrics` side by side, as `plot` draws them, with one legend."""
+    figure = Figure(figsize=(4.2 * len(metrics), 4), layout="constrained")
+    panels = figure.subplots(1, len(metrics), squeeze=False)[0]
+    for axes, metric in zip(panels, metrics, strict=True):
+        _draw(axes, report, metric)
+    lines, names = panels[0].get_legend_handles_labels()
+    figure.legend(lines, names, loc="outside lower center", ncols=4, fontsize="small")
+    return figure
+
+
+def differences(report: Report, rows: Sequence[Row]) -> Figure:
+    """Mean paired differences of experiments to the baseline, with 95 % intervals: a panel for each metric."""
+    metrics = list(dict.fromkeys(row.metric for row in rows))
+    experiments = [name for name in report.experiments if name != report.baseline]
+    down = math.ceil(len(metrics) / ACROSS)
+    figure = Figure(figsize=(3.4 * ACROSS, down * (1 + 0.25 * len(experiments))), layout="constrained")
+    panels = figure.subplots(down, ACROSS, sharey=True, squeeze=False)
+    for axes in panels.flat[len(metrics) :]:
+        axes.set_visible(False)
+    for axes, metric in zip(panels.flat, metrics, strict=False):
+        axes.axvline(0, color="0.6", linewidth=1)
+        for row in rows:
+            if row.metric == metric:
+                place, other = experiments.index(row.experiment), row.against
+                if other.low is not None:
+                    axes.plot([other.low, other.high], [place, place], color="C0")
+                axes.plot(other.mean, place, "o", color="C0", markersize=4)
+        better = COLUMNS[metric].better
+        axes.set_title(metric + (f" ({better} is better)" if better else ""), fontsize="small")
+        axes.tick_params(labelsize="small")
+        axes.set_yticks(range(len(experiments)), experiments)
+        axes.set_ylim(len(experiments) - 0.5, -0.5)
+    figure.supxlabel(f"difference to {report.baseline}, pair by pair, with its 95 % interval", fontsize="small")
+    return figure
+
+
+def _draw(axes: Axes, report: Report, metric: str) -> None:
+    for experiment, (line, color) in zip(report.experiments, cycle(LINES), strict=False):
+        frames, values = _curves(report, metric, experiment)
+        if not len(frames):
+            continue
+        axes.plot(frames, np.nanmean(values, axis=0), line, color=color, marker=".", label=experiment)
+        if len(values) > 1:
+            axes.fill_between(frames, *bootstrap_interval(values), color=color, alpha=0.12, linewidth=0)
+    axes.set(xlabel="frame", ylabel=f"{metric} ({COLUMNS[metric].unit})")
+
+
+def _drawn(report: Report, metric: str) -> bool:
+    return any(metric in one.curves for _, one in report.videos)
+
+
+def _curves(report: Report, metric: str, experiment: str) -> tuple[np.ndarray, np.ndarray]:
+    """The middles (K,) of the windows in which a metric is known, and its means there for each of N prompts (N, K)."""
+    videos = [
+        (source.prompt, one.frames, one.curves[metric])
+        for source, one in report.videos
+        if source.experiment == experiment and metric in one.curves
+    ]
+    longest = max((len(curve.values) for _, _, curve in videos), default=0)
+    sums, counts = defaultdict(lambda: np.zeros(longest)), defaultdict(lambda: np.zeros(longest))
+    for prompt, _, curve in videos:
+        known = ~np.isnan(curve.values)
+        sums[prompt][: len(known)] += np.where(known, curve.values, 0)
+        counts[prompt][: len(known)] += known
+    means = [
+        np.divide(sums[prompt], counts[prompt], out=np.full(longest, math.nan), where=counts[prompt] > 0)
+        for prompt in sums
+    ]
+    known = sum(counts.values(), np.zeros(longest)) > 0
+    window = videos[0][2].window if videos else 1
+    starts = window * np.arange(longest)
+    ends = np.minimum(starts + window, max((frames for _, frames, _ in videos), default=0))
+    return ((starts + ends) / 2)[known], np.reshape(means, (len(means), longest))[:, known]
