@@ -37,17 +37,18 @@ def plot(report: Report, metric: str) -> Figure:
     """The mean curve over prompts of every experiment against the frame number, with its 95 % interval as a band."""
     figure = Figure(figsize=(8, 4), layout="constrained")
     axes = figure.subplots()
-    _draw(axes, report, metric)
+    _draw(axes, report, metric, banded=report.experiments)
     axes.legend(fontsize="small")
     return figure
 
 
 def overview(report: Report, metrics: Sequence[str]) -> Figure:
-    """The curves of `metrics` side by side, as `plot` draws them, with one legend."""
+    """The curves of `metrics` side by side, with one legend; with a baseline only its interval, to be legible."""
     figure = Figure(figsize=(4.2 * len(metrics), 4), layout="constrained")
     panels = figure.subplots(1, len(metrics), squeeze=False)[0]
+    banded = [report.baseline] if report.baseline else report.experiments
     for axes, metric in zip(panels, metrics, strict=True):
-        _draw(axes, report, metric)
+        _draw(axes, report, metric, banded=banded)
     lines, names = panels[0].get_legend_handles_labels()
     figure.legend(lines, names, loc="outside lower center", ncols=4, fontsize="small")
     return figure
@@ -73,19 +74,21 @@ def differences(report: Report, rows: Sequence[Row]) -> Figure:
         better = COLUMNS[metric].better
         axes.set_title(metric + (f" ({better} is better)" if better else ""), fontsize="small")
         axes.tick_params(labelsize="small")
+        axes.locator_params(axis="x", nbins=4)
         axes.set_yticks(range(len(experiments)), experiments)
         axes.set_ylim(len(experiments) - 0.5, -0.5)
     figure.supxlabel(f"difference to {report.baseline}, pair by pair, with its 95 % interval", fontsize="small")
     return figure
 
 
-def _draw(axes: Axes, report: Report, metric: str) -> None:
+def _draw(axes: Axes, report: Report, metric: str, *, banded: Sequence[str]) -> None:
+    """banded: the experiments whose intervals are drawn."""
     for experiment, (line, color) in zip(report.experiments, cycle(LINES), strict=False):
         frames, values = _curves(report, metric, experiment)
         if not len(frames):
             continue
         axes.plot(frames, np.nanmean(values, axis=0), line, color=color, marker=".", label=experiment)
-        if len(values) > 1:
+        if len(values) > 1 and experiment in banded:
             axes.fill_between(frames, *bootstrap_interval(values), color=color, alpha=0.12, linewidth=0)
     axes.set(xlabel="frame", ylabel=f"{metric} ({COLUMNS[metric].unit})")
 
