@@ -11,7 +11,8 @@ from lvdm.checkpoint import file_digest
 from lvdm.config import load_model
 from lvdm.fifo.batch import RankFailedError, Summary, make_all
 from lvdm.fifo.compiled import Compiled
-from lvdm.fifo.lock import held
+from lvdm.fifo.console import Console
+from lvdm.fifo.lock import forget_all, held
 from lvdm.fifo.options import Options, check_writable, one_line, parse_args
 from lvdm.fifo.prompts import read_prompts, share
 from lvdm.fifo.ranks import Ranks, ranks_of
@@ -35,8 +36,7 @@ def run(options: Options, ranks: Ranks, stop: Stop) -> Summary:
     check_writable(options.results_root)
     digest = file_digest(options.ckpt_path)
     videos = videos_of(prompts, options, digest=digest)
-    if not options.overwrite:
-        ranks.from_first(partial(check_settings, videos))
+    ranks.from_first(partial(forget_all if options.overwrite else check_settings, videos))
     rows = options.window_batch and 2 * options.window_batch  # a window's two halves
     with workers_of(device, rows=rows) as workers:
         compiled = Compiled(model.unet) if options.compile else None
@@ -53,11 +53,13 @@ def make_video(studio: Studio, video: Video) -> bool:
     with ExitStack() as stack:
         ranks.from_first(video.check_places)
         ranks.from_first(lambda: stack.enter_context(held(video.folder)))
-        state, complete = (None, 0) if options.overwrite else ranks.from_first(lambda: progress_of(video))
+        ranks.from_first(video.tidy)
+        state, complete = ranks.from_first(lambda: progress_of(video))
         if video.frames is not None and complete >= video.frames:
             return False
         log = stack.enter_context(pass_log(video.log if options.debug and ranks.first else None))
-        log(f"{'begun' if state is None else f'goes on behind frame {state.frames}'} with {options}")
+        begun = "begun" if state is None else f"goes on behind frame {state.frames}"
+        log(f"{video.prompt.text!r}, seed {video.seed}: {begun} with {options}")
         denoise, noise, picture = conditioned(studio, video)
         if state is None:
             ranks.from_first(video.forget)
@@ -94,4 +96,5 @@ def main(argv: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
+    sys.stdout, sys.stderr = Console(sys.stdout), Console(sys.stderr)
     sys.exit(main(sys.argv[1:]))

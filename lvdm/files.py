@@ -4,7 +4,7 @@ import hashlib
 import os
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
@@ -16,6 +16,7 @@ VIDEO_SUFFIXES = (".mp4", ".gif", ".webm", ".mov", ".avi", ".mkv")
 # The version of the format; behind it stand the SHA-256 of the content as hex digits, and a line end.
 SEAL = b"fifo-sealed-1 "
 SEAL_LENGTH = len(SEAL) + 64 + 1
+LARGEST_SEALED = 2**30  # bytes that are read of a file; none that was written is nearly as large
 
 
 class DamagedFileError(ValueError):
@@ -67,17 +68,24 @@ def write_sealed(path: Path, content: bytes) -> None:
 
 def read_sealed(path: Path) -> bytes:
     """The content that `write_sealed` wrote; DamagedFileError if it is another. OSError if there is no such file."""
-    data = path.read_bytes()
-    if not data.startswith(SEAL):
-        raise DamagedFileError(f"{path}: not a file of this program, or of another version of it")
-    if data[len(SEAL) : SEAL_LENGTH] != hashlib.sha256(data[SEAL_LENGTH:]).hexdigest().encode() + b"\n":
+    with path.open("rb") as file:
+        head = file.read(SEAL_LENGTH)
+        if not head.startswith(SEAL):
+            raise DamagedFileError(f"{path}: not a file of this program, or of another version of it")
+        content = file.read(LARGEST_SEALED)
+    if head[len(SEAL) :] != hashlib.sha256(content).hexdigest().encode() + b"\n":
         raise DamagedFileError(f"{path}: the checksum is wrong; the file is cut off or was changed")
-    return data[SEAL_LENGTH:]
+    return content
 
 
-def set_aside(path: Path, error: Exception) -> None:
-    """Gives a file in which `error` was found another name, and says so: it is neither used nor lost."""
-    places = (path.with_name(f"{path.name}.damaged{number or ''}") for number in count())
-    place = next(place for place in places if not place.exists())
-    path.replace(place)
-    tqdm.write(f"warning: {error}; it is set aside as {place.name}, and made anew", file=sys.stderr)
+def set_aside(path: Path, error: Exception, *, with_it: Iterable[Path] = ()) -> None:
+    """Gives a file in which `error` was found another name, and says so: it is neither used nor lost.
+
+    with_it: what is of no use without it, and treated alike.
+    """
+    names = []
+    for file in (path, *with_it):
+        places = (file.with_name(f"{file.name}.damaged{number or ''}") for number in count())
+        names.append(next(place for place in places if not place.exists()))
+        file.replace(names[-1])
+    tqdm.write(f"warning: {error}; set aside: {', '.join(name.name for name in names)}", file=sys.stderr)

@@ -8,6 +8,7 @@ import re
 import resource
 import signal
 import socket
+import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -317,6 +318,79 @@ def test_a_damaged_state_is_set_aside(tmp_path, capfd):
     assert "t2v.state.damaged" in capfd.readouterr().err
     assert path.with_name("t2v.state.damaged").read_bytes() == damaged
     assert content(tmp_path / "out") == before
+
+
+def test_a_damaged_state_takes_nothing_with_it(tmp_path, capfd):
+    """What had grown is kept beside it; what killed processes left half-written goes."""
+    flags = [*SMALL, "-p", prompt_file(tmp_path, RED), "-l", 12, "--save_every", 3, "--output_dir", tmp_path / "out"]
+    child = start(flags, tmp_path)
+    wait_for(tmp_path / "out", 9, child)
+    os.kill(child.pid, signal.SIGKILL)
+    ended(child)
+    state = one(tmp_path, "out/*/t2v/t2v.state")
+    grown = sorted(path.read_bytes() for path in state.parent.glob("fifo.partial/*"))
+    leftover = state.with_name(".t2v.1234567.partial.mp4")
+    leftover.write_bytes(b"half")
+    os.truncate(state, 2**40)  # larger than the memory
+    assert command(*flags) == 0
+    assert "set aside: t2v.state.damaged, " in capfd.readouterr().err
+    assert sorted(path.read_bytes() for path in state.parent.glob("fifo.partial.damaged/*")) == grown
+    assert not leftover.exists()
+    assert command(*flags[:-1], tmp_path / "straight") == 0
+    for path in state.parent.glob("fifo.partial.damaged"):
+        remove(path)
+    assert content(tmp_path / "out") == content(tmp_path / "straight")
+
+
+def test_overwriting_goes_on_after_a_stop(tmp_path, capfd):
+    """All videos of the prompt file are begun anew at once, also those that are not reached before the stop."""
+    flags = [*SMALL, "-p", prompt_file(tmp_path, RED, BLUE), "--output_dir", tmp_path / "out"]
+    assert command(*flags, "-l", 3) == 0
+    child = start([*flags, "-l", 9, "--seed", 7, "--overwrite"], tmp_path)
+    while not list(tmp_path.glob("out/*red*/t2v/fifo.partial/00003.png")):
+        assert child.is_alive()
+        time.sleep(0.01)
+    os.kill(child.pid, signal.SIGINT)
+    assert ended(child) == 130
+    remove(one(tmp_path, "out/*red*/t2v/fifo.partial"))
+    assert command(*flags, "-l", 9, "--seed", 7) == 1  # and not with the frames of the first video
+    assert "fifo.partial, in which this video was growing, is gone" in capfd.readouterr().err
+    assert command(*flags, "-l", 9, "--seed", 7, "--overwrite") == 0
+    assert command(*flags[:-1], tmp_path / "straight", "-l", 9, "--seed", 7) == 0
+    assert content(tmp_path / "out") == content(tmp_path / "straight")
+
+
+def test_with_ranks_too_a_failure_costs_one_video(tmp_path):
+    flags = [*SMALL, "-p", prompt_file(tmp_path, RED, BLUE), "--output_dir", tmp_path / "out"]
+    assert command(*flags, "-l", 2) == 0
+    one(tmp_path, "out/*red*/t2v/t2v.state").unlink()
+    for child in start_ranks([*flags, "-l", 4], tmp_path, 2):
+        assert ended(child) == 1
+    assert "1 done, 0 skipped, 1 failed" in (tmp_path / "said").read_text()
+    assert json.loads(one(tmp_path, "out/*blue*/t2v/t2v.json").read_text())["frames"] == 4
+
+
+def test_a_run_does_not_need_to_be_heard(tmp_path):
+    """The terminal is closed, or the program that read the words has ended."""
+    flags = [*SMALL, "-p", prompt_file(tmp_path, RED, BLUE), "-l", 6, "--output_dir", tmp_path / "out"]
+    words = [sys.executable, "videocrafter_main.py", *map(str, flags)]
+    with subprocess.Popen(words, cwd=ROOT, stderr=subprocess.PIPE) as process:
+        while not list(tmp_path.glob("out/*/t2v/.lock")):
+            assert process.poll() is None
+            time.sleep(0.01)
+        process.stderr.close()
+        assert process.wait() == 0
+    assert len(list(tmp_path.glob("out/*/t2v/t2v.json"))) == 2
+
+
+def test_a_record_does_not_make_a_video_longer(tmp_path, capfd):
+    flags = [*SMALL, "-p", prompt_file(tmp_path, RED), "--output_dir", tmp_path / "out"]
+    assert command(*flags, "-l", 3) == 0
+    record = one(tmp_path, "out/*/t2v/t2v.json")
+    record.write_text(record.read_text().replace('"frames": 3', '"frames": 93'))
+    assert command(*flags, "-l", 6) == 0
+    assert "1 done" in capfd.readouterr().out
+    assert json.loads(record.read_text())["frames"] == 6
 
 
 def test_two_processes_do_not_write_one_video(tmp_path, capfd):

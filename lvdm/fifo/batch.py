@@ -31,8 +31,8 @@ class RankFailedError(RuntimeError):
 def make_all(videos: Sequence[Video], make: Callable[[Video], bool], *, stop: Stop, debug: bool) -> Summary:
     """Makes each video; `make` says whether it was not there already. What fails is told and left behind.
 
-    With several ranks a failure ends the run: the others wait for what does not come. Stopped if `stop` says so. With
-    `debug` failures are told with their traceback.
+    With several ranks a failure of one ends the run: the others wait for what does not come. Stopped if `stop` says so.
+    With `debug` failures are told with their traceback.
     """
     ranks = stop.ranks
     outcomes = {"done": 0, "skipped": 0, "failed": 0}
@@ -47,8 +47,9 @@ def make_all(videos: Sequence[Video], make: Callable[[Video], bool], *, stop: St
             tqdm.write(f"error: {where}: {reason}", file=sys.stderr)
             if debug:
                 tqdm.write(traceback.format_exc(), file=sys.stderr)
-            if ranks.size > 1:
+            if ranks.size > 1 and not hasattr(error, "on_all_ranks"):
                 raise RankFailedError(f"rank {ranks.rank} of {ranks.size} failed; the same command goes on") from error
+            stop.check()
             continue
         if not made and ranks.first:
             tqdm.write(f"skipped: {where}: has all of its frames, in {video.folder}", file=sys.stderr)

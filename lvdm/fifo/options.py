@@ -25,6 +25,7 @@ PARALLEL = ("windows", "prompts")
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 FORMATS = ("gif", "mp4")
 MAX_SIDE = 4096  # pixels
+FASTEST = 1000  # frames a second
 EMBEDDED = Path("configs/inference_t2v_tiny.yaml")
 EMBEDDED_WITH_PICTURES = Path("configs/inference_i2v_tiny.yaml")
 
@@ -317,6 +318,9 @@ def _check_counts(args: argparse.Namespace) -> None:
     for flag, value in minima.items():
         if value is not None and value < 1:
             raise ValueError(f"{flag} {value}: must be at least 1")
+    for flag, value in {"--fps": args.fps, "--output_fps": args.output_fps}.items():
+        if value is not None and value > FASTEST:
+            raise ValueError(f"{flag} {value}: must be at most {FASTEST}")
     if args.new_video_length > LONGEST:
         raise ValueError(f"--new_video_length {args.new_video_length}: must be at most {LONGEST}; or --endless")
     if args.prompt_blend < 0:

@@ -25,6 +25,7 @@ READABLE_LENGTH = 80
 PICTURE_AND_SCHEDULE = re.compile(r"(.*?);\s*(\{.*)", re.DOTALL)
 PICTURE_BEFORE = re.compile(r"\.(png|jpe?g|webp|gif|bmp|mp4|mov|webm|mkv|avi)\s*;", re.IGNORECASE)
 LONGEST = 2**31 - 1  # frames of a video
+LARGEST_FILE = 2**26  # bytes
 LARGEST = 2**63 - 1  # of the whole numbers that torch, NumPy and JSON readers all take
 
 
@@ -112,6 +113,8 @@ def safe_experiment(name: str, *, source: str = "--experiment") -> str:
 def _read_text(path: Path) -> str:
     """The whole file with "\\n" line ends and without byte order mark."""
     try:
+        if path.stat().st_size > LARGEST_FILE:
+            raise ValueError(f"--prompt_file {str(path)!r}: larger than {LARGEST_FILE // 2**20} MiB")
         data = path.read_bytes()
     except FileNotFoundError:
         raise FileNotFoundError(f"--prompt_file {str(path)!r}: no such file") from None

@@ -45,7 +45,10 @@ class Ranks:
         return gathered[:total]
 
     def from_first(self, make: Callable[[], T]) -> T:
-        """What `make` returns on rank 0, where alone it is called. If it raises there, all raise."""
+        """What `make` returns on rank 0, where alone it is called.
+
+        If it raises there, all raise the same, with an attribute `on_all_ranks`: they are still in step.
+        """
         if self.size == 1:
             return make()
         answer = [None, None]
@@ -57,6 +60,7 @@ class Ranks:
         dist.broadcast_object_list(answer)
         value, error = answer
         if error is not None:
+            error.on_all_ranks = True
             raise error
         return value
 

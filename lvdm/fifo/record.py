@@ -84,7 +84,8 @@ def write_record(video: Video, state: RunState, *, options: Options, checkpoint_
     }
     text = json.dumps(record, default=str, ensure_ascii=False, indent=2)  # paths and the mode become their names
     with whole_file(video.record) as partial:
-        partial.write_text(f"{text}\n", encoding="utf-8")
+        # Names of files may be bytes that are no text; JSON has a way to write them.
+        partial.write_text(f"{text}\n", encoding="utf-8", errors="backslashreplace")
 
 
 def recorded_frames(video: Video) -> int:
@@ -107,6 +108,8 @@ def progress_of(video: Video) -> tuple[RunState | None, int]:
     ValueError if it was made with other settings, or is complete and cannot go on.
     """
     state, frames = saved_state(video), recorded_frames(video)
+    if state is not None:
+        frames = min(frames, state.frames)  # the state has a checksum
     if state is None and 0 < frames < (video.frames or math.inf):
         raise ValueError(
             f"the video in {video.folder} has {frames} frames, and its state, from which it would go on, is gone; "

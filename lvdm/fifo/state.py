@@ -85,25 +85,27 @@ def read_state(path: Path) -> RunState | None:
             _, sink, key = name.split("/")
             files[sink][key] = value
         return RunState(
-            settings=record["settings"],
+            settings=dict(record["settings"]),
             queue=LatentQueue(latents, levels, frames, record["window"], record["stride"]),
             seed=seed,
             files=files,
             seconds=record["seconds"],
         )
-    except (SafetensorError, ValueError, KeyError, TypeError) as error:
+    except (SafetensorError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise DamagedFileError(f"{path}: does not hold the state of a run ({error})") from error
 
 
 def saved_state(video: Video) -> RunState | None:
-    """Where `video` was stopped, on the CPU; None if it was not begun. A damaged state is set aside, with a warning.
+    """Where `video` was stopped, on the CPU; None if it was not begun.
+
+    A damaged state is set aside, with a warning, and with it the files that were growing.
 
     ValueError if it was begun with other settings.
     """
     try:
         state = read_state(video.state)
     except DamagedFileError as error:
-        set_aside(video.state, error)
+        set_aside(video.state, error, with_it=sorted(video.folder.glob("*.partial*")))
         return None
     if state is not None:
         check_same(video, state.settings)

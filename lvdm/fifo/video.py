@@ -10,6 +10,7 @@ from pathlib import Path
 from lvdm.config import read_config
 from lvdm.fifo.options import Options
 from lvdm.fifo.prompts import Prompt
+from lvdm.files import remove
 
 COMMENT_LENGTH = 4000  # characters of a prompt in the comments of files: ffmpeg takes no more than fits a command line
 
@@ -83,9 +84,17 @@ class Video:
         return self.folder / f"{self.name}.log"
 
     def forget(self) -> None:
-        """Makes it a video that was never begun. Its old files stay until new ones take their places."""
-        self.state.unlink(missing_ok=True)
-        self.record.unlink(missing_ok=True)
+        """Makes it a video that was never begun.
+
+        Its old files stay until new ones take their places, but for its frames: they might be taken for the new ones.
+        """
+        for path in (self.state, self.record, self.folder / "fifo", self.folder / "queue"):
+            remove(path)
+
+    def tidy(self) -> None:
+        """Removes what processes left that died while they wrote a file. Only for who holds the folder."""
+        for path in self.folder.glob(".*.partial*"):
+            remove(path)
 
 
 def _settings(prompt: Prompt, options: Options, *, seed: int, digest: str) -> dict[str, object]:
