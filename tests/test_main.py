@@ -287,7 +287,7 @@ def test_seeds_are_the_frames_that_they_should_be(tmp_path, visual_model):
             assert np.abs(ours.astype(int) - theirs).max() <= 1
     assert not np.array_equal(frames["t2v"][0], frames["t2v_seed"][0])
     assert np.array_equal(frames["t2v_seed"][0], frames["t2v_seed_ar"][0])
-    assert not np.array_equal(frames["t2v_seed"][1], frames["t2v_seed_ar"][1])
+    assert not np.array_equal(frames["t2v_seed"][2], frames["t2v_seed_ar"][2])  # after two passes it shows
 
 
 @pytest.mark.parametrize(
