@@ -155,7 +155,7 @@ def test_all_conditions_are_remembered(tmp_path, visual_model, mode, more):
 
 
 def test_a_stop_in_the_base_clip(tmp_path):
-    flags = [*SMALL, "-n", 16, "-p", prompt_file(tmp_path, RED), "-l", 2, "--output_dir"]
+    flags = [*SMALL, "-n", 4, "-p", prompt_file(tmp_path, RED), "-l", 2, "--output_dir"]
     child = start([*flags, tmp_path / "out"], tmp_path)
     while not list(tmp_path.glob("out/*/t2v/.lock")):
         assert child.is_alive()
