@@ -10,6 +10,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+
+if "PYTEST_XDIST_WORKER" in os.environ and hasattr(os, "sched_setaffinity"):
+    # Before torch counts the cores: several processes with a thread for every core are slower than one.
+    _cores, _number = sorted(os.sched_getaffinity(0)), int(os.environ["PYTEST_XDIST_WORKER"].removeprefix("gw"))
+    os.sched_setaffinity(0, set(_cores[_number % len(_cores) :: int(os.environ["PYTEST_XDIST_WORKER_COUNT"])]))
+
 import torch
 from torch import Tensor, nn
 

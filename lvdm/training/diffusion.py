@@ -25,6 +25,10 @@ class Objective:
     FIFO's queue (and as Diffusion Forcing, arXiv 2407.01392, trains all of them). `frames` frames of
     every clip of the "frames" batch are trained on as pictures, without the temporal layers. Captions, and the pictures
     of a model that takes some, are left out independently of each other.
+
+    Where an object covers a latent, the squared error counts 1 + `object_weight` times. With `even_contrast`, the
+    squared difference of object and background at which that holds, objects that stand out less count more in
+    proportion: otherwise a wrong shape costs green on black a tenth of what it costs green on white.
     """
 
     diagonal: float = 0.5
@@ -32,6 +36,7 @@ class Objective:
     caption_dropout: float = 0.12
     picture_dropout: float = 0.3
     object_weight: float = 0.0
+    even_contrast: float | None = None
 
 
 class DiffusionTraining(LightningModule):
@@ -74,7 +79,10 @@ class DiffusionTraining(LightningModule):
         target = signal * noise - spread * x0 if self.model.parameterization == "v" else noise
         error = (output - target).square()
         if "mask" in batch:
-            error = error * (1 + self.objective.object_weight * batch["mask"])
+            weight = self.objective.object_weight
+            if self.objective.even_contrast is not None:
+                weight = weight * self.objective.even_contrast / contrast(batch["latents"], batch["mask"])
+            error = error * (1 + weight * batch["mask"])
         return error.mean()
 
     def context(self, batch: dict, recent: Tensor) -> Tensor:
@@ -120,6 +128,18 @@ class DiffusionTraining(LightningModule):
     def configure_optimizers(self) -> dict:
         trained = [weight for weight in self.parameters() if weight.requires_grad]
         return warmup_cosine(trained, self.optimization)
+
+
+def contrast(latents: Tensor, mask: Tensor) -> Tensor:
+    """(B, 1, 1, 1, 1): the mean squared distance, summed over channels, of objects from the background's mean.
+
+    latents (B, C, T, h, w); mask (B, 1, T, h, w), the share of each cell that objects cover.
+    """
+    cells, clip = (2, 3, 4), (1, 2, 3, 4)
+    bare = (mask < 0.01).float()
+    background = (latents * bare).sum(cells, keepdim=True) / bare.sum(cells, keepdim=True).clamp(min=1)
+    distance = ((latents - background).square() * mask).sum(clip, keepdim=True)
+    return (distance / mask.sum(clip, keepdim=True).clamp(min=1)).clamp(min=1)
 
 
 def clip_timesteps(rising: Tensor, length: int) -> Tensor:

@@ -18,7 +18,7 @@ from lvdm.config import instantiate_from_config, load_model, read_config
 from lvdm.data.shapes import HELD_OUT_SCENES, SCENES, TRAINING_SCENES, Scene, ShapeClips
 from lvdm.data.videos import VideoFolder
 from lvdm.models.ddpm3d import LatentDiffusion
-from lvdm.training.diffusion import clip_timesteps, without_temporal_layers
+from lvdm.training.diffusion import clip_timesteps, contrast, without_temporal_layers
 from lvdm.training.distillation import DistillationTraining
 from lvdm.training.optimization import Optimization
 from lvdm.training.run import Training, start_from
@@ -50,7 +50,13 @@ def write_configs(folder: Path) -> Path:
         "frames": {"stage": "diffusion", "frames": 4, "objective": {"frames": 2}},
         "clips": {"stage": "diffusion", "frames": 4, "clips": 2},
         "vision": {"stage": "distillation", "frames": 4, "model_config": str(folder / "visual.yaml")},
-        "pictures": {"stage": "diffusion", "frames": 4, "clips": 4, "model_config": str(folder / "visual.yaml")},
+        "pictures": {
+            "stage": "diffusion",
+            "frames": 4,
+            "clips": 4,
+            "objective": {"object_weight": 4.0, "even_contrast": 20.0},
+            "model_config": str(folder / "visual.yaml"),
+        },
     }
     previous = None
     for name, stage in stages.items():
@@ -207,6 +213,15 @@ def test_timesteps_of_clips():
     assert rising.min() == 0
     assert rising.max() == 999
     assert (rising[:, -1] > rising[:, 0]).float().mean() > 0.9
+
+
+def test_contrast_is_the_squared_distance_of_object_and_background():
+    mask = torch.zeros(2, 1, 3, 8, 12)
+    mask[..., 2:5, 3:7] = 1
+    objects = torch.tensor([[3.0, 0, 0, -4], [0, 1, 2, 0]])[..., None, None, None]
+    background = torch.tensor([0.5, 0, -1, 2])[..., None, None, None]
+    latents = background + mask * objects
+    assert contrast(latents, mask).flatten().tolist() == pytest.approx([25, 5])
 
 
 def test_without_temporal_layers_frames_do_not_see_one_another():
