@@ -9,10 +9,10 @@ import torch
 
 from lvdm.checkpoint import file_digest
 from lvdm.config import load_model
-from lvdm.fifo.batch import RankFailedError, Summary, make_all
+from lvdm.fifo.batch import RankFailedError, Summary, forget_all, make_all
 from lvdm.fifo.compiled import Compiled
 from lvdm.fifo.console import Console
-from lvdm.fifo.lock import forget_all, held
+from lvdm.fifo.lock import held
 from lvdm.fifo.options import Options, check_writable, one_line, parse_args
 from lvdm.fifo.prompts import read_prompts, share
 from lvdm.fifo.ranks import Ranks, ranks_of

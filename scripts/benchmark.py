@@ -111,7 +111,7 @@ class Bench:
     latents: tuple[int, int, int]
     device: torch.device
 
-    def passes(self, setting: Setting, stack: ExitStack) -> Iterator[LatentQueue]:
+    def passes(self, setting: Setting, stack: ExitStack, *, in_this_thread: bool = False) -> Iterator[LatentQueue]:
         """Endless passes over a queue, with everything that a pass of a real run does but decoding."""
         dtype = DTYPES[setting.precision]
         unet = self.unet(dtype)
@@ -128,6 +128,8 @@ class Bench:
         else:
             rows = setting.window_batch and 2 * setting.window_batch
             workers = stack.enter_context(workers_of(self.device, rows=rows))
+        if in_this_thread:
+            workers.run = map
         tables = schedule_buffers(linear_betas(1000, start=0.00085, end=0.012))
         alphas = torch.tensor(tables["alphas_cumprod"], dtype=torch.float32, device=self.device)
         kind = FrameByFrame if setting.apart else DDIMSchedule
@@ -255,10 +257,13 @@ def chart(figures: Mapping[str, Figures], path: Path, *, title: str) -> None:
 
 
 def save_profile(bench: Bench, setting: Setting, path: Path) -> None:
-    """A trace of one pass for chrome://tracing or Perfetto; prints the ten most expensive operators."""
+    """A trace of one pass for chrome://tracing or Perfetto; prints the ten most expensive operators.
+
+    On a CPU it is a pass on one core: a profiler sees its own thread alone.
+    """
     cuda = bench.device.type == "cuda"
     with ExitStack() as stack, torch.inference_mode():
-        queues = bench.passes(setting, stack)
+        queues = bench.passes(setting, stack, in_this_thread=True)
         next(queues)
         with profile(activities=[ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if cuda else [])]) as profiled:
             next(queues)

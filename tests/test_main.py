@@ -185,8 +185,9 @@ def test_one_bad_prompt_costs_one_video(tmp_path, capfd):
     assert command(*arguments, "--overwrite") == 1
     out, err = capfd.readouterr()
     assert "1 done, 0 skipped, 1 failed" in out
-    (line,) = [line for line in err.splitlines() if "error" in line]
-    assert all(part in line for part in (RED, "line 1", "t2v.gif"))
+    for said, word in ((err, "error: "), (out, "failed: ")):
+        (line,) = [line for line in said.splitlines() if word in line]
+        assert all(part in line for part in (RED, "line 1", "t2v.gif"))
     red.rmdir()
     assert command(*arguments) == 0
     out, err = capfd.readouterr()

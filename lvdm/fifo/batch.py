@@ -2,11 +2,13 @@
 
 import sys
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 from tqdm import tqdm
 
+from lvdm.fifo.lock import held
 from lvdm.fifo.options import one_line
 from lvdm.fifo.stop import Stop
 from lvdm.fifo.video import Video
@@ -14,18 +16,30 @@ from lvdm.fifo.video import Video
 
 @dataclass(frozen=True)
 class Summary:
-    """How many videos were made, were there already, and failed."""
+    """How many videos were made, how many were there already, and which failed, and why."""
 
     done: int
     skipped: int
-    failed: int
+    failed: tuple[str, ...]
 
     def __str__(self) -> str:
-        return f"videos: {self.done} done, {self.skipped} skipped, {self.failed} failed"
+        counts = f"videos: {self.done} done, {self.skipped} skipped, {len(self.failed)} failed"
+        several = self.done + self.skipped + len(self.failed) > 1  # what one of one died of, is on the line above
+        return "\n".join([*(f"failed: {failure}" for failure in self.failed if several), counts])
 
 
 class RankFailedError(RuntimeError):
     """With several ranks, one that failed."""
+
+
+def forget_all(videos: Iterable[Video]) -> None:
+    """Makes all `videos` ones that were never begun. One that cannot be, now, is left to its turn."""
+    for video in videos:
+        with suppress(ValueError, OSError):
+            video.check_places()
+            if video.folder.exists():
+                with held(video.folder):
+                    video.forget()
 
 
 def make_all(videos: Sequence[Video], make: Callable[[Video], bool], *, stop: Stop, debug: bool) -> Summary:
@@ -35,24 +49,27 @@ def make_all(videos: Sequence[Video], make: Callable[[Video], bool], *, stop: St
     With `debug` failures are told with their traceback.
     """
     ranks = stop.ranks
-    outcomes = {"done": 0, "skipped": 0, "failed": 0}
+    done, skipped, failed = 0, 0, []
     for video in tqdm(videos, desc="prompts", disable=not ranks.first or len(videos) == 1):
         where = f"{video.prompt.text!r} (line {video.prompt.line})"
         try:
             made = make(video)
         except Exception as error:  # whatever it is, a night's other prompts shall not be lost for it
-            outcomes["failed"] += 1
             expected = isinstance(error, (ValueError, OSError))
             reason = one_line(error) if expected else f"{type(error).__name__}: {one_line(error)}"
-            tqdm.write(f"error: {where}: {reason}", file=sys.stderr)
+            failed.append(f"{where}: {reason}")
+            tqdm.write(f"error: {failed[-1]}", file=sys.stderr)
             if debug:
                 tqdm.write(traceback.format_exc(), file=sys.stderr)
             if ranks.size > 1 and not hasattr(error, "on_all_ranks"):
                 raise RankFailedError(f"rank {ranks.rank} of {ranks.size} failed; the same command goes on") from error
             stop.check()
             continue
-        if not made and ranks.first:
-            tqdm.write(f"skipped: {where}: has all of its frames, in {video.folder}", file=sys.stderr)
-        outcomes["done" if made else "skipped"] += 1
+        if made:
+            done += 1
+        else:
+            skipped += 1
+            if ranks.first:
+                tqdm.write(f"skipped: {where}: has all of its frames, in {video.folder}", file=sys.stderr)
         stop.check()
-    return Summary(**outcomes)
+    return Summary(done, skipped, tuple(failed))

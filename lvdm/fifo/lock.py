@@ -4,26 +4,14 @@ import fcntl
 import json
 import os
 import socket
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import datetime, timezone
 from pathlib import Path
-
-from lvdm.fifo.video import Video
 
 
 class FolderInUseError(ValueError):
     """Another process writes this folder."""
-
-
-def forget_all(videos: Iterable[Video]) -> None:
-    """Makes all `videos` ones that were never begun. One that cannot be, now, is left to its turn."""
-    for video in videos:
-        with suppress(ValueError, OSError):
-            video.check_places()
-            if video.folder.exists():
-                with held(video.folder):
-                    video.forget()
 
 
 @contextmanager
