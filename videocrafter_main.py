@@ -32,7 +32,13 @@ def run(options: Options, ranks: Ranks, stop: Stop) -> Summary:
     prompts = read_prompts(options.prompt_file, experiment=options.experiment, with_pictures=options.mode.from_picture)
     prompts = share(prompts, rank=options.rank, num_processes=options.num_processes)
     device = torch.device(options.device)
-    model = load_model(options.config, options.ckpt_path, device=device, unet_dtype=DTYPES[options.precision])
+    model = load_model(
+        options.config,
+        options.ckpt_path,
+        device=device,
+        unet_dtype=DTYPES[options.precision],
+        offloaded=options.offloaded,
+    )
     check_writable(options.results_root)
     digest = file_digest(options.ckpt_path)
     videos = videos_of(prompts, options, digest=digest)

@@ -1,6 +1,6 @@
 """From a YAML file to a model: reading, an allow-list of what `target:` may name, and loading with weights."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
@@ -13,6 +13,7 @@ from omegaconf.errors import OmegaConfBaseException
 from torch import nn
 
 from lvdm.checkpoint import Differences, WrongCheckpointError, load_strictly, read_state_dict
+from lvdm.offload import computes_on, networks_of
 
 ALLOWED_TARGETS = frozenset(
     {
@@ -25,6 +26,7 @@ ALLOWED_TARGETS = frozenset(
         "torch.nn.Identity",
     }
 )
+HOST = torch.device("cpu")
 CONFIGS = Path(__file__).parent.parent / "configs"
 
 
@@ -63,12 +65,18 @@ def instantiate_from_config(config: Mapping) -> nn.Module:
 
 
 def load_model(
-    config: str | Path, ckpt_path: str | Path, *, device: torch.device, unet_dtype: torch.dtype = torch.float32
+    config: str | Path,
+    ckpt_path: str | Path,
+    *,
+    device: torch.device,
+    unet_dtype: torch.dtype = torch.float32,
+    offloaded: Collection[str] = (),
 ) -> nn.Module:
     """The model of a YAML file with the weights of a checkpoint, ready to sample.
 
     It is built without memory of its own and takes over the file's tensors, memory-mapped; each is then moved to
-    `device`, the U-Net's in `unet_dtype`, all else in fp32. The noise schedule is computed, not read.
+    `device`, the U-Net's in `unet_dtype`, all else in fp32. The networks in the model's parts named in `offloaded` stay
+    in host memory, but while they compute. The noise schedule is computed, not read.
 
     Raises:
         FileNotFoundError, ValueError: as `read_config`, `read_state_dict` and `instantiate_from_config`.
@@ -83,7 +91,8 @@ def load_model(
         advice = f"; it fits --config {fitting}" if fitting else ""
         message = f"--ckpt_path {str(ckpt_path)!r}: does not fit --config {str(config)!r}: {error}{advice}"
         raise WrongCheckpointError(message) from error
-    model.unet.to(device, unet_dtype)
+    homes = {name: HOST if name in offloaded else device for name, _ in model.named_children()}
+    model.unet.to(homes["model"], unet_dtype)
     for module in model.unet.modules():
         if isinstance(module, nn.Conv2d):
             module.to(memory_format=torch.channels_last)  # the layout that samplers feed it in
@@ -94,10 +103,14 @@ def load_model(
     rest = {name: second[name] for name in untouched}
     tables = model.fresh_tables()  # a file in half precision has rounded them
     model.load_state_dict(rest | tables, strict=False, assign=True)
-    for module in model.children():
+    for name, module in model.named_children():
         if module is not model.model:
-            module.to(device, torch.float32)
-    model.to(device)
+            module.to(homes[name], torch.float32)
+        if name in offloaded:
+            for network in networks_of(module):
+                computes_on(device, network)
+    for name, buffer in model.named_buffers(recurse=False):
+        model.register_buffer(name, buffer.to(device))
     return model.eval().requires_grad_(False)
 
 

@@ -71,8 +71,9 @@ class Options:
     # where and how to compute
     device: str
     precision: str
-    window_batch: int | None  # windows in one forward; None: all of a pass
+    window_batch: int | None  # windows in one forward; None: as many as fit
     compile: bool
+    offload: bool
     num_processes: int
     rank: int
     parallel: str  # what torchrun's processes share: one of PARALLEL
@@ -92,6 +93,17 @@ class Options:
     def steps(self) -> int:
         """Denoising steps: one for every slot of the queue."""
         return self.video_length * self.num_partitions
+
+    @property
+    def offloaded(self) -> tuple[str, ...]:
+        """The parts of the model that are on the device only while they compute; encoders do so once a video.
+
+        The encoder of pictures does so for every frame if each becomes the picture of those that follow.
+        """
+        pictures = ("embedder", "image_proj_model")
+        if self.offload:
+            return ("model", "first_stage_model", "cond_stage_model", *pictures)
+        return ("cond_stage_model",) if self.mode.reseeded else ("cond_stage_model", *pictures)
 
     @property
     def results_root(self) -> Path:
@@ -145,6 +157,7 @@ def parse_args(argv: Sequence[str]) -> Options:
         precision=_precision(args.precision, device),
         window_batch=args.window_batch,
         compile=args.compile,
+        offload=args.offload,
         num_processes=args.num_processes,
         rank=args.rank,
         parallel=args.parallel,
@@ -221,9 +234,15 @@ def _parser() -> argparse.ArgumentParser:
     group.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (default auto: CUDA, if any)")
     group.add_argument("--precision", choices=PRECISIONS, default="auto", help="default auto")
     group.add_argument(
-        "--window_batch", type=int, help="windows in one forward, to save memory (default: all; on a CPU 2)"
+        "--window_batch", type=int, help="windows in one forward (default: as many as fit into memory; on a CPU 2)"
     )
     group.add_argument("--compile", action=switch, default=False, help="the U-Net, for the queue; takes a minute first")
+    group.add_argument(
+        "--offload",
+        action=switch,
+        default=False,
+        help="keep on the device only the network that computes: for little memory; slower",
+    )
     group.add_argument("--num_processes", type=int, default=1, help="processes that share the prompt file (default 1)")
     group.add_argument("--rank", type=int, default=0, help="which of them this one is, from 0 (default 0)")
 
@@ -329,6 +348,8 @@ def _check_counts(args: argparse.Namespace) -> None:
         raise ValueError(f"--crf {args.crf}: must be from 0 (best) to 51")
     if not 0 <= args.seed <= LARGEST:
         raise ValueError(f"--seed {args.seed}: must be from 0 to {LARGEST}")
+    if args.compile and args.offload:
+        raise ValueError("--compile --offload: compiled kernels want the weights in one place; allowed is one of them")
     if not 0 <= args.rank < args.num_processes:
         allowed = f"from 0 to {args.num_processes - 1}"
         raise ValueError(f"--rank {args.rank}: must be {allowed} with --num_processes {args.num_processes}")

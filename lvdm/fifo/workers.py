@@ -1,11 +1,13 @@
 """Who runs the parts of a batch: one device, or the cores of a CPU, which each run a small U-Net best on their own."""
 
 import ctypes
+import math
 import os
 import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -16,35 +18,78 @@ from lvdm.fifo.ranks import local_world_size
 SHARES = 4  # of a batch on a CPU, however many cores it has
 
 
+class DeviceMemory(Protocol):
+    """What tells how many rows of a batch fit into a device's memory."""
+
+    def watch(self) -> None:
+        """From here on the rows are computed that `fitting` is about."""
+
+    def fitting(self, rows: int) -> int:
+        """How many would fit, if what was allocated since `watch` was for `rows` rows at a time."""
+
+
 class Workers:
     """Computes a function of a batch, whose rows do not depend on one another, in parts.
 
-    A batch is cut into `shares` parts or more, of at most `rows` rows each; None is no limit. `run` is a `map` that
-    workers share. How a batch is cut does not depend on how many workers there are, so that no rounding does either.
+    A batch is cut into `shares` equal parts or more, of at most `rows` rows each. None is as many as fit, for which
+    `memory` is asked after a first batch in parts of two; without it, no limit. `run` is a `map` that workers share.
+    How a batch is cut does not depend on how many workers there are, so that no rounding does either.
     """
 
-    def __init__(self, shares: int = 1, *, rows: int | None = None, run: Callable = map) -> None:
+    def __init__(
+        self, shares: int = 1, *, rows: int | None = None, run: Callable = map, memory: DeviceMemory | None = None
+    ) -> None:
         self.shares = shares
         self.rows = rows
         self.run = run
+        self.memory = memory
 
     def __call__(self, function: Callable[..., Tensor], *batch: Tensor) -> Tensor:
         """function(*batch), each (N, ...). If a part takes more memory than there is, parts are halved for good."""
         total = len(batch[0])
+        asked = self.memory if self.rows is None else None
         while True:
-            size = min(self.rows or total, -(-total // self.shares))
+            rows = self.rows or (2 if asked else total)  # two are the halves of a window
+            parts = max(self.shares, math.ceil(total / rows))
+            size = math.ceil(total / parts)
+            if asked:
+                asked.watch()
             try:
-                return torch.cat(list(self.run(function, *(tensor.split(size) for tensor in batch))))
+                output = torch.cat(list(self.run(function, *(tensor.split(size) for tensor in batch))))
             except RuntimeError as error:
                 if not is_out_of_memory(error):
                     raise
                 if size == 1:
                     raise torch.OutOfMemoryError(f"not even half a window fits into memory ({error})") from error
+            else:
+                if asked and self.rows is None:
+                    self.rows = max(1, asked.fitting(size))
+                return output
             self.rows = size // 2
             tqdm.write(
                 f"warning: out of memory with {size} rows in one forward (a window has two); goes on with {self.rows}",
                 file=sys.stderr,
             )
+
+
+class CudaMemory:
+    """The memory of a CUDA device, by what PyTorch's allocator says (never run here: no GPU was to be had)."""
+
+    SPARED = 0.1  # of what is free: for fragments, the VAE, and other shapes
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self.before = 0
+
+    def watch(self) -> None:
+        torch.cuda.reset_peak_memory_stats(self.device)
+        self.before = torch.cuda.memory_allocated(self.device)
+
+    def fitting(self, rows: int) -> int:
+        each = (torch.cuda.max_memory_allocated(self.device) - self.before) / rows
+        free, _ = torch.cuda.mem_get_info(self.device)
+        unused = torch.cuda.memory_reserved(self.device) - torch.cuda.memory_allocated(self.device)
+        return int((1 - self.SPARED) * (free + unused) / each)
 
 
 def is_out_of_memory(error: RuntimeError) -> bool:
@@ -56,10 +101,10 @@ def is_out_of_memory(error: RuntimeError) -> bool:
 def workers_of(device: torch.device, *, rows: int | None) -> Iterator[Workers]:
     """A thread for each core on a CPU, in which torch uses that core alone; else the device itself.
 
-    rows: at most so many rows of a batch in a part; None leaves it to the device.
+    rows: at most so many rows of a batch in a part; None for as many as fit.
     """
     if device.type != "cpu":
-        yield Workers(rows=rows)
+        yield Workers(rows=rows, memory=CudaMemory(device) if device.type == "cuda" else None)
         return
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     cores = max(1, cores // local_world_size())  # the others of torchrun's processes have theirs
@@ -82,8 +127,8 @@ def keep_freed_memory() -> None:
     """
     if not sys.platform.startswith("linux") or not hasattr(libc := ctypes.CDLL(None), "mallopt"):
         return
-    trim_threshold, top_pad, mmap_threshold = -1, -2, -3  # malloc.h
-    libc.mallopt(mmap_threshold, 32 * 2**20)  # the largest value that glibc takes
+    trim_threshold, top_pad, mmap_max = -1, -2, -4  # malloc.h
+    libc.mallopt(mmap_max, 0)  # large blocks come from the heap, too
     libc.mallopt(trim_threshold, 2**31 - 1)
     libc.mallopt(top_pad, 64 * 2**20)
 

@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor, nn
 
 from lvdm.modules.networks.ae_modules import AutoencoderShape, Decoder, Encoder
@@ -65,8 +64,3 @@ class AutoencoderKL(nn.Module):
 
     def decode(self, latents: Tensor) -> Tensor:
         return self.decoder(self.post_quant_conv(latents))
-
-    def forward(self, pictures: Tensor) -> tuple[Tensor, DiagonalGaussian]:
-        """Reconstruct `pictures` through one sample of their posterior; returns (reconstruction, posterior)."""
-        posterior = self.encode(pictures)
-        return self.decode(posterior.sample(torch.randn_like(posterior.mean))), posterior

@@ -35,7 +35,8 @@ class AutoencoderTraining(LightningModule):
     def training_step(self, batch: dict, index: int) -> Tensor:
         """`batch`: "video" (B, 3, T, H, W) in [-1, 1] and, for some data sets, "mask" (B, 1, T, H, W)."""
         pictures = batch["video"].transpose(1, 2).flatten(0, 1)
-        reconstruction, posterior = self.first_stage_model(pictures)
+        posterior = self.first_stage_model.encode(pictures)
+        reconstruction = self.first_stage_model.decode(posterior.sample(torch.randn_like(posterior.mean)))
         difference = reconstruction.float() - pictures
         error = difference.square() + self.loss.absolute * difference.abs()
         if "mask" in batch:

@@ -201,6 +201,7 @@ def test_device_and_precision(folder, monkeypatch):
         ("--fps 0", "--fps 0 at least 1"),
         ("--output_fps -3", "--output_fps -3 at least 1"),
         ("--window_batch 0", "--window_batch 0 at least 1"),
+        ("--compile --offload", "--compile --offload allowed is one of them"),
         ("--device cpu --precision fp16", "--precision 'fp16' cpu fp32 bf16"),
         ("--device gpu", "--device 'gpu' cpu cuda"),
         ("--device cuda:99", "--device 'cuda:99'"),

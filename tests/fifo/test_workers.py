@@ -47,6 +47,31 @@ def test_parts_are_halved_until_they_fit(capfd, shares):
     assert not capfd.readouterr().err  # it remembers
 
 
+class Shelf:
+    """A device with room for ten rows."""
+
+    def watch(self) -> None:
+        self.watching = True
+
+    def fitting(self, rows: int) -> int:
+        assert self.watching
+        assert rows == 2
+        return 10
+
+
+def test_as_many_rows_as_fit_after_a_first_batch_in_windows():
+    sizes = []
+
+    def double(x: torch.Tensor) -> torch.Tensor:
+        sizes.append(len(x))
+        return 2 * x
+
+    workers, batch = Workers(memory=Shelf()), torch.arange(16.0)
+    for _ in range(2):
+        assert torch.equal(workers(double, batch), 2 * batch)
+    assert sizes == [2] * 8 + [8, 8]  # equal parts: another shape would be compiled anew
+
+
 def test_what_never_fits_is_told():
     with memory_for(GIB // 2), pytest.raises(torch.OutOfMemoryError, match="not even half a window"):
         Workers()(hungry, torch.zeros(4), torch.zeros(4))

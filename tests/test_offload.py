@@ -1,0 +1,57 @@
+"""Networks that are on the device only while they compute. The meta device stands for one with memory of its own."""
+
+import pytest
+import torch
+from conftest import ROOT, command, prompt_file
+from torch import nn
+
+from lvdm.config import build_on_meta
+from lvdm.offload import computes_on, networks_of
+
+META = torch.device("meta")
+
+
+class Network(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = nn.Sequential(nn.Linear(3, 3), nn.BatchNorm1d(3))
+        self.seen: set[str] = set()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.seen = {tensor.device.type for tensor in [*self.parameters(), *self.buffers()]}
+        return self.inner(x)
+
+
+def test_weights_are_on_the_device_during_a_forward_and_at_home_afterwards():
+    network = Network().eval()
+    before = {name: (tensor, tensor.clone()) for name, tensor in network.state_dict(keep_vars=True).items()}
+    computes_on(META, network)
+    assert network(torch.empty(2, 3, device=META)).device == META
+    assert network.seen == {"meta"}
+    with pytest.raises(RuntimeError):
+        network(torch.empty(2, 7, device=META))
+    for name, tensor in network.state_dict(keep_vars=True).items():
+        assert tensor is before[name][0]
+        assert torch.equal(tensor, before[name][1])
+
+
+def test_every_network_of_a_model_can_be_offloaded():
+    model = build_on_meta(ROOT / "configs/inference_i2v_tiny.yaml")
+    reached = {id(weight) for network in networks_of(model) for weight in network.parameters()}
+    assert reached == {id(weight) for weight in model.parameters()}
+    parts = {name: list(networks_of(part)) for name, part in model.named_children()}
+    vae = model.first_stage_model
+    assert parts["model"] == [model.unet]
+    assert set(parts["first_stage_model"]) == {vae.encoder, vae.decoder, vae.quant_conv, vae.post_quant_conv}
+
+
+def test_an_offloaded_model_makes_the_same_video(tmp_path, visual_model):
+    videos = []
+    for flags in ([], ["--offload"]):
+        out = tmp_path / f"out{len(videos)}"
+        prompts = prompt_file(tmp_path, "a red circle moving right on a black background")
+        flags = [*visual_model, *flags, "--mode", "t2v_seed_ar", "-l", 2, "-p", prompts, "--output_dir", out]
+        assert command(*flags) == 0
+        videos.append([path.read_bytes() for path in sorted(out.glob("*/*/fifo/*.png"))])
+    assert videos[0] == videos[1]
+    assert len(videos[0]) == 2
