@@ -105,7 +105,8 @@ def saved_state(video: Video) -> RunState | None:
     try:
         state = read_state(video.state)
     except DamagedFileError as error:
-        set_aside(video.state, error, with_it=sorted(video.folder.glob("*.partial*")))
+        growing = sorted(video.folder.glob("*.partial*"))
+        set_aside(video.state, error, with_it=[path for path in growing if not path.suffix.startswith(".damaged")])
         return None
     if state is not None:
         check_same(video, state.settings)
