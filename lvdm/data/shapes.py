@@ -110,6 +110,13 @@ def trajectory(motion: str, frames: Tensor, *, x: float, y: float, phase: float)
     return Pose(x + SPEED * dx * frames, y + SPEED * dy * frames, turn, 1 + PULSE_DEPTH * wave)
 
 
+def margins(scene: Scene) -> tuple[float, float]:
+    """How far (across, down) the centre of a shape must be from the sides, in pixels, to be whole; 0 where it moves."""
+    reach = CIRCUMRADIUS[scene.shape] * (1 + PULSE_DEPTH * (scene.motion == "pulsing"))
+    dx, dy = DIRECTIONS.get(scene.motion, (0, 0))
+    return 0 if dx else reach, 0 if dy else reach
+
+
 def distance_to_outline(shape: str, u: Tensor, v: Tensor) -> Tensor:
     """Signed distance in pixels from (u, v) to the outline of an upright shape of size 1; negative inside."""
     radius = CIRCUMRADIUS[shape]
@@ -160,7 +167,8 @@ class ShapeClips(Dataset):
 
     And "pictures" (2, 3, H, W), which a clip may go on from: its first frame, and one of up to `lead` frames before.
     Item i is a function of (seed, i) alone. `scenes` is "training", "held_out" or "all". A scene with a word of
-    `emphasis`, such as {"spinning": 3}, comes so many times as often.
+    `emphasis`, such as {"spinning": 3}, comes so many times as often. In a share `whole` of the clips the shape lies
+    across no side of the picture but those that it moves over; anywhere it would do so in two clips of three.
     """
 
     size: int
@@ -172,6 +180,7 @@ class ShapeClips(Dataset):
     fps: int = 8
     lead: int = 96
     emphasis: Mapping[str, int] = field(default_factory=dict)
+    whole: float = 0.0
 
     def __post_init__(self):
         if unknown := self.emphasis.keys() - {*COLORS, *SHAPES, *MOTIONS, *BACKGROUNDS}:
@@ -194,8 +203,12 @@ class ShapeClips(Dataset):
         x, y, phase = torch.rand(3, generator=generator).tolist()
         before = torch.randint(1, self.lead + 1, (1,), generator=generator)
         times = torch.cat([-before, torch.arange(self.frames)]).float()
-        aspect = self.width / self.height
-        pose = trajectory(scene.motion, times, x=x * HEIGHT * aspect, y=y * HEIGHT, phase=phase)
+        room = HEIGHT * self.width / self.height, HEIGHT  # (across, down), in pixels at 64 rows
+        margin = (0, 0)
+        if torch.rand((), generator=generator) < self.whole:
+            margin = margins(scene)
+        x, y = (side + share * (size - 2 * side) for share, size, side in zip((x, y), room, margin, strict=True))
+        pose = trajectory(scene.motion, times, x=x, y=y, phase=phase)
         video, mask = render(scene, pose, height=self.height, width=self.width)
         video = 2 * video - 1
         return {

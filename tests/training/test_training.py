@@ -204,6 +204,20 @@ def test_clips_go_on_for_ever_and_depend_on_their_number_alone():
         assert ShapeClips(20)[index]["caption"] == short[index]["caption"]
 
 
+def test_whole_shapes_lie_across_no_side_but_those_that_they_move_over():
+    anywhere, whole = (ShapeClips(60, seed=5, whole=share) for share in (0, 1))
+    for index in range(60):
+        mask, caption = whole[index]["mask"], whole[index]["caption"]
+        assert caption == anywhere[index]["caption"]
+        if not any(word in caption for word in ("left", "right")):
+            assert not mask[..., [0, -1]].any()
+        if not any(word in caption for word in ("up", "down")):
+            assert not mask[..., [0, -1], :].any()
+    cut = [clip["mask"][..., [0, -1], :].any().item() for clip in map(anywhere.__getitem__, range(60))]
+    assert 0.5 < sum(cut) / 60 < 0.9
+    assert torch.equal(anywhere[7]["video"], ShapeClips(60, seed=5)[7]["video"])
+
+
 def test_timesteps_of_clips():
     torch.manual_seed(0)
     constant = clip_timesteps(torch.zeros(64, dtype=torch.bool), 16)
