@@ -168,7 +168,7 @@ class ShapeClips(Dataset):
     And "pictures" (2, 3, H, W), which a clip may go on from: its first frame, and one of up to `lead` frames before.
     Item i is a function of (seed, i) alone. `scenes` is "training", "held_out" or "all". A scene with a word of
     `emphasis`, such as {"spinning": 3}, comes so many times as often. In a share `whole` of the clips the shape lies
-    across no side of the picture but those that it moves over; anywhere it would do so in two clips of three.
+    across no side of the picture but those that it moves over; left to chance, it does so in every other clip.
     """
 
     size: int
