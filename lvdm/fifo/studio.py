@@ -1,5 +1,6 @@
 """How one video is made, in stages: conditioning, base clip and queue, passes and files."""
 
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, replace
@@ -52,6 +53,9 @@ def conditioned(studio: Studio, video: Video) -> tuple[GuidedDenoiser, KeyedNois
     """The denoiser under the video's prompts and picture, its noise, and the picture (H, W, 3) uint8, if any."""
     model, options, prompt = studio.model, studio.options, video.prompt
     device, picture = model.betas.device, None
+    for text in dict.fromkeys([*(text for _, text in prompt.schedule), options.negative_prompt]):
+        if studio.ranks.first and (unread := model.cond_stage_model.unread(text)):
+            tqdm.write(f"warning: the text encoder does not read the last {unread} tokens of {text!r}", file=sys.stderr)
     conditioning = Conditioning.of_text(
         model, prompt.schedule, fps=options.fps, negative=options.negative_prompt, blend=options.prompt_blend
     )

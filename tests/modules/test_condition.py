@@ -33,6 +33,13 @@ def test_later_words_do_not_change_earlier_tokens(embedder):
     assert (short[4] - long[4]).abs().max() > 0.1
 
 
+@pytest.mark.parametrize("word", ["red", "!"])  # the token of "!" is 0, as is what fills short texts up
+def test_what_is_cut_is_counted(embedder, word):
+    texts = [" ".join([word] * count) for count in (75, 80)]
+    assert [embedder.unread(text) for text in ["", *texts]] == [0, 0, 5]
+    assert torch.equal(*embedder(texts))
+
+
 def test_unknown_names_are_errors():
     with pytest.raises(ValueError, match="'ViT-Q'.*ViT-H-14"):
         FrozenOpenCLIPEmbedder(arch="ViT-Q")

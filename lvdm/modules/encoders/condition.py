@@ -53,6 +53,11 @@ class FrozenOpenCLIPEmbedder(nn.Module):
         """Features (B, 77, D) of B texts; texts longer than 75 tokens are cut."""
         return self.encode_tokens(open_clip.tokenize(list(texts), self.max_length))
 
+    def unread(self, text: str) -> int:
+        """How many tokens at the end of `text` are cut."""
+        (tokens,) = open_clip.tokenize([text], 2 * len(text.encode()) + 2)
+        return max(0, int(tokens.argmax()) + 1 - self.max_length)  # the largest one is the end
+
     def encode_tokens(self, tokens: Tensor) -> Tensor:
         """Features (B, 77, D) of token ids (B, 77)."""
         embedding, length = self.model.token_embedding.weight, tokens.shape[1]
