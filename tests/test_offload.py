@@ -6,6 +6,7 @@ from conftest import ROOT, command, prompt_file
 from torch import nn
 
 from lvdm.config import build_on_meta
+from lvdm.fifo.options import parse_args
 from lvdm.offload import computes_on, networks_of
 
 META = torch.device("meta")
@@ -43,6 +44,22 @@ def test_every_network_of_a_model_can_be_offloaded():
     vae = model.first_stage_model
     assert parts["model"] == [model.unet]
     assert set(parts["first_stage_model"]) == {vae.encoder, vae.decoder, vae.quant_conv, vae.post_quant_conv}
+
+
+@pytest.mark.parametrize(
+    ("words", "staying"),
+    [
+        ("--mode i2v --offload", set()),
+        ("--mode i2v", {"model", "first_stage_model"}),
+        ("--mode t2v_seed_ar", {"model", "first_stage_model", "embedder", "image_proj_model"}),
+    ],
+)
+def test_which_parts_stay_on_the_device(monkeypatch, words, staying):
+    monkeypatch.chdir(ROOT)
+    options = parse_args(words.split())
+    parts = {name for name, _ in build_on_meta(options.config).named_children()}
+    assert parts - set(options.offloaded) == staying
+    assert set(options.offloaded) <= parts
 
 
 def test_an_offloaded_model_makes_the_same_video(tmp_path, visual_model):

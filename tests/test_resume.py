@@ -331,11 +331,15 @@ def test_a_damaged_state_takes_nothing_with_it(tmp_path, capfd):
     grown = sorted(path.read_bytes() for path in state.parent.glob("fifo.partial/*"))
     leftover = state.with_name(".t2v.1234567.partial.mp4")
     leftover.write_bytes(b"half")
+    earlier = state.with_name("t2v.partial.mp4.damaged")  # set aside when another state was damaged
+    earlier.write_bytes(b"of another time")
     os.truncate(state, 2**40)  # larger than the memory
     assert command(*flags) == 0
     assert "set aside: t2v.state.damaged, " in capfd.readouterr().err
     assert sorted(path.read_bytes() for path in state.parent.glob("fifo.partial.damaged/*")) == grown
     assert not leftover.exists()
+    assert earlier.read_bytes() == b"of another time"
+    earlier.unlink()
     assert command(*flags[:-1], tmp_path / "straight") == 0
     for path in state.parent.glob("fifo.partial.damaged"):
         remove(path)

@@ -204,9 +204,7 @@ class ShapeClips(Dataset):
         before = torch.randint(1, self.lead + 1, (1,), generator=generator)
         times = torch.cat([-before, torch.arange(self.frames)]).float()
         room = HEIGHT * self.width / self.height, HEIGHT  # (across, down), in pixels at 64 rows
-        margin = (0, 0)
-        if torch.rand((), generator=generator) < self.whole:
-            margin = margins(scene)
+        margin = margins(scene) if torch.rand((), generator=generator) < self.whole else (0, 0)
         x, y = (side + share * (size - 2 * side) for share, size, side in zip((x, y), room, margin, strict=True))
         pose = trajectory(scene.motion, times, x=x, y=y, phase=phase)
         video, mask = render(scene, pose, height=self.height, width=self.width)

@@ -24,7 +24,7 @@ class Summary:
 
     def __str__(self) -> str:
         counts = f"videos: {self.done} done, {self.skipped} skipped, {len(self.failed)} failed"
-        several = self.done + self.skipped + len(self.failed) > 1  # what one of one died of, is on the line above
+        several = self.done + self.skipped + len(self.failed) > 1  # the error of a single one is on the line above
         return "\n".join([*(f"failed: {failure}" for failure in self.failed if several), counts])
 
 
