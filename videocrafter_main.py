@@ -8,12 +8,13 @@ from functools import partial
 import torch
 
 from lvdm.checkpoint import file_digest
+from lvdm.command import one_line
 from lvdm.config import load_model
 from lvdm.fifo.batch import RankFailedError, Summary, forget_all, make_all
 from lvdm.fifo.compiled import Compiled
 from lvdm.fifo.console import Console
 from lvdm.fifo.lock import held
-from lvdm.fifo.options import Options, check_writable, one_line, parse_args
+from lvdm.fifo.options import DTYPES, Options, check_writable, parse_args
 from lvdm.fifo.prompts import read_prompts, share
 from lvdm.fifo.ranks import Ranks, ranks_of
 from lvdm.fifo.record import pass_log, progress_of, write_record
@@ -22,8 +23,6 @@ from lvdm.fifo.stop import Stop, Stopped, stop_on_signals
 from lvdm.fifo.studio import Studio, conditioned, denoise_to_files, first_state
 from lvdm.fifo.video import Video, videos_of
 from lvdm.fifo.workers import workers_of
-
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 @torch.inference_mode()

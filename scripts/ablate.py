@@ -22,13 +22,13 @@ from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from lvdm.command import Parser, one_line, says_errors
 from lvdm.evaluation.ablation import BASELINE, Trial, read_ablation, trials_of
 from lvdm.evaluation.cache import keep, kept
 from lvdm.evaluation.encoders import model_encoders
 from lvdm.evaluation.measure import Instruments, measure
 from lvdm.evaluation.plots import write_plots
 from lvdm.evaluation.report import Report, markdown, write
-from lvdm.fifo.options import one_line
 from lvdm.fifo.ranks import ALONE
 from lvdm.fifo.record import recorded_frames
 from lvdm.fifo.stop import Stop, Stopped, stop_on_signals
@@ -37,9 +37,7 @@ from videocrafter_main import run
 
 
 def read_arguments(words: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
-    )
+    parser = Parser(__doc__)
     parser.add_argument("ablation", type=Path, metavar="ABLATION", help="configs/ablation_*.yaml")
     parser.add_argument("--output", type=Path, metavar="DIR", help="default: results/, then the name of ABLATION")
     parser.add_argument("--only", nargs="+", metavar="NAME", help="make the videos of these experiments only")
@@ -104,6 +102,7 @@ def report_of(trials: Sequence[Trial], instruments: Instruments, *, folder: Path
     return Report(found, BASELINE, instruments.names, instruments.left_out, missing)
 
 
+@says_errors
 def main(words: Sequence[str] | None = None) -> int:
     args = read_arguments(words)
     try:
@@ -133,9 +132,6 @@ def main(words: Sequence[str] | None = None) -> int:
     except Stopped as stopped:
         print(f"{stopped}; the same command goes on where it ended", file=sys.stderr)
         return stopped.exit_status
-    except (ValueError, OSError) as error:
-        print(f"error: {one_line(error)}", file=sys.stderr)
-        return 2
     print(markdown(report), end="")
     if failed:
         print(f"error: {failed} videos failed; the same command tries them again", file=sys.stderr)

@@ -25,10 +25,12 @@ from torch.utils.flop_counter import FlopCounterMode
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from lvdm.command import Parser, says_errors
 from lvdm.config import instantiate_from_config, read_config
 from lvdm.fifo.compiled import Compiled
 from lvdm.fifo.conditioning import Conditioning, GuidedDenoiser
 from lvdm.fifo.noise import KeyedNoise
+from lvdm.fifo.options import DTYPES
 from lvdm.fifo.queue import LatentQueue
 from lvdm.fifo.sampler import fifo
 from lvdm.fifo.workers import Workers, workers_of
@@ -37,7 +39,6 @@ from lvdm.models.samplers.ddim import DDIMSchedule, fifo_spacing
 from lvdm.modules.attention import TEXT_TOKENS
 from lvdm.modules.query_reuse import QueryReuse, reuse_queries
 
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 GUIDANCE = 12.0
 BARS = "#4878a8"
 
@@ -297,8 +298,9 @@ def read_bench(args: argparse.Namespace) -> Bench:
     )
 
 
+@says_errors
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(__doc__)
     parser.add_argument("--config", type=Path, default=Path("configs/inference_t2v_tiny.yaml"))
     parser.add_argument("--settings", nargs="+", choices=SETTINGS, default=["originals", "fp32", "bf16"])
     parser.add_argument("--device", help="cpu, cuda or cuda:N (default: CUDA, if any)")
@@ -312,12 +314,8 @@ def main() -> int:
     parser.add_argument("--chart", type=Path, help="write a bar chart there, PNG")
     parser.add_argument("--profile", type=Path, help="write a trace of a pass of the last setting there")
     args = parser.parse_args()
-    try:
-        bench = read_bench(args)
-        figures = measure(bench, args.settings, passes=args.passes, warmup=args.warmup)
-    except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    bench = read_bench(args)
+    figures = measure(bench, args.settings, passes=args.passes, warmup=args.warmup)
     title = f"{args.config.stem}, latents {'x'.join(map(str, bench.latents[1:]))}, {device_name(bench.device)}"
     print(f"{title}\n\n{table(figures)}")
     if args.json:

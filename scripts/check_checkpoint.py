@@ -1,34 +1,31 @@
 """Say whether a checkpoint fits a config: `python scripts/check_checkpoint.py CKPT --config configs/....yaml`."""
 
-import argparse
 import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from lvdm.checkpoint import Differences, read_state_dict
+from lvdm.command import Parser, says_errors
 from lvdm.config import build_on_meta, fitting_config
 
 
+@says_errors
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = Parser(__doc__)
     parser.add_argument("ckpt_path", help="the checkpoint")
     parser.add_argument("--config", help="an inference YAML (default: find the shipped one that fits)")
     arguments = parser.parse_args()
-    try:
-        state = read_state_dict(arguments.ckpt_path)
-        elements = sum(tensor.numel() for tensor in state.values())
-        print(f"{arguments.ckpt_path}: {len(state)} keys, {elements:,} elements")
-        if arguments.config is None:
-            fitting = fitting_config(state)
-            print(f"fits {fitting}" if fitting else "fits none of the shipped configs")
-            return 0 if fitting else 1
-        differences = Differences.between(build_on_meta(arguments.config).state_dict(), state)
-        print(f"does not fit {arguments.config}: {differences}" if differences else f"fits {arguments.config}")
-        return 1 if differences else 0
-    except (ValueError, FileNotFoundError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    state = read_state_dict(arguments.ckpt_path)
+    elements = sum(tensor.numel() for tensor in state.values())
+    print(f"{arguments.ckpt_path}: {len(state)} keys, {elements:,} elements")
+    if arguments.config is None:
+        fitting = fitting_config(state)
+        print(f"fits {fitting}" if fitting else "fits none of the shipped configs")
+        return 0 if fitting else 1
+    differences = Differences.between(build_on_meta(arguments.config).state_dict(), state)
+    print(f"does not fit {arguments.config}: {differences}" if differences else f"fits {arguments.config}")
+    return 1 if differences else 0
 
 
 if __name__ == "__main__":

@@ -1,6 +1,5 @@
 """Fetch a published model from Hugging Face: `python scripts/download_models.py base_512_v2`."""
 
-import argparse
 import shutil
 import sys
 from pathlib import Path
@@ -11,26 +10,29 @@ from huggingface_hub import hf_hub_download
 from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
 from lvdm.checkpoint import PUBLISHED
+from lvdm.command import Parser, one_line, says_errors
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+@says_errors
+def main() -> int:
+    parser = Parser(__doc__)
     parser.add_argument("name", choices=PUBLISHED, help="which model")
     arguments = parser.parse_args()
     model = PUBLISHED[arguments.name]
     target = Path(__file__).parent.parent / model.path
     if target.exists():
         print(f"{target} is there already")
-        return
+        return 0
     try:
         fetched = hf_hub_download(model.repository, model.filename, local_dir=target.parent)
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
-        reason = " ".join(str(error).split())[:300]
-        sys.exit(f"error: {arguments.name} could not be fetched from {model.repository}: {reason}")
+        reason = one_line(error)[:300]
+        raise OSError(f"{arguments.name} could not be fetched from {model.repository}: {reason}") from error
     if Path(fetched) != target:
         shutil.move(fetched, target)
     print(f"{target} is complete")
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

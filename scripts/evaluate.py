@@ -12,12 +12,12 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NoReturn
 
 from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from lvdm.command import Parser, says_errors
 from lvdm.evaluation.cache import measured
 from lvdm.evaluation.measure import WINDOW, Instruments, Measurement, measure
 from lvdm.evaluation.plots import write_plots
@@ -25,13 +25,8 @@ from lvdm.evaluation.reading import Source, UnreadableVideoError, find_sources, 
 from lvdm.evaluation.report import Report, markdown, write
 
 
-class Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        self.exit(2, f"error: {message}\n")
-
-
 def read_arguments() -> argparse.Namespace:
-    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
+    parser = Parser(__doc__)
     parser.add_argument("results", nargs="+", type=Path, metavar="RESULTS", help="videos, or folders of them")
     parser.add_argument("--output", type=Path, metavar="DIR", help="write tables, plots and measurements there")
     parser.add_argument("--baseline", metavar="EXPERIMENT", help="the experiment that others are compared with")
@@ -105,6 +100,7 @@ def run(
     return videos, problems
 
 
+@says_errors
 def main() -> int:
     args = read_arguments()
     try:
@@ -122,9 +118,6 @@ def main() -> int:
         if args.output:
             write(report, args.output)
             write_plots(report, args.output / "plots")
-    except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
     except KeyboardInterrupt:
         print("stopped; with --output, the same command goes on with the videos that are left", file=sys.stderr)
         return 130

@@ -5,7 +5,6 @@ python scripts/evaluate_shapes.py --ground_truth [N]            the evaluator's 
 python scripts/evaluate_shapes.py --write_prompts FILE.txt|FILE.csv [--count 60]    captions; in a .csv with pictures
 """
 
-import argparse
 import csv
 import json
 import sys
@@ -22,6 +21,7 @@ from torchvision.transforms.v2.functional import gaussian_blur
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from lvdm.command import Parser, says_errors
 from lvdm.data.shape_reader import MIN_FRAMES, read_clip, score
 from lvdm.data.shapes import HEIGHT, HELD_OUT_SCENES, SCENES, WIDTH, Scene, render, trajectory
 from lvdm.evaluation.reading import find_records, read_frames, read_record, result_video
@@ -158,8 +158,9 @@ def parse_window(text: str) -> tuple[int, int]:
     return int(first), int(last)
 
 
+@says_errors
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(__doc__)
     parser.add_argument("results", nargs="*", type=Path, help="results folders as videocrafter_main.py writes them")
     parser.add_argument("--windows", nargs="+", default=["0-15", "84-99"], help="frames to read, inclusive")
     parser.add_argument("--held_out", action="store_true", help="count held-out prompts only")
@@ -170,20 +171,16 @@ def main() -> int:
     parser.add_argument("--write_prompts", type=Path, metavar="FILE", help="write held-out captions")
     parser.add_argument("--count", type=int, default=60, help="how many captions --write_prompts writes")
     args = parser.parse_args()
-    try:
-        if bool(args.results) + (args.ground_truth is not None) + (args.write_prompts is not None) != 1:
-            raise ValueError("expected one of: RESULTS..., --ground_truth, --write_prompts")
-        if args.ground_truth is not None:
-            certify(args.ground_truth)
-        elif args.write_prompts:
-            write_prompts(args.write_prompts, choose_held_out(args.count))
-        else:
-            readings = evaluate(args.results, [parse_window(text) for text in args.windows], held_out=args.held_out)
-            if args.json:
-                args.json.write_text(json.dumps(readings, indent=1) + "\n", encoding="utf-8")
-    except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    if bool(args.results) + (args.ground_truth is not None) + (args.write_prompts is not None) != 1:
+        raise ValueError("expected one of: RESULTS..., --ground_truth, --write_prompts")
+    if args.ground_truth is not None:
+        certify(args.ground_truth)
+    elif args.write_prompts:
+        write_prompts(args.write_prompts, choose_held_out(args.count))
+    else:
+        readings = evaluate(args.results, [parse_window(text) for text in args.windows], held_out=args.held_out)
+        if args.json:
+            args.json.write_text(json.dumps(readings, indent=1) + "\n", encoding="utf-8")
     return 0
 
 

@@ -16,6 +16,7 @@ from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from lvdm.command import Parser, says_errors
 from lvdm.evaluation.gallery.media import Clip, from_gif
 from lvdm.evaluation.gallery.page import page
 from lvdm.evaluation.gallery.videos import find_videos, read_curves
@@ -52,8 +53,9 @@ def write_gallery(args: argparse.Namespace, scratch: Path) -> str:
     return f"{output}: {len(clips)} videos{left_out}, {len(html) / 1e6:.1f} MB"
 
 
+@says_errors
 def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(__doc__)
     parser.add_argument("results", nargs="+", type=Path, help="results folders as videocrafter_main.py writes them")
     parser.add_argument("-o", "--output", type=Path, default=Path("gallery.html"), help="the page (%(default)s)")
     parser.add_argument(
@@ -61,12 +63,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--embed", action="store_true", help="put the videos into the page: one file to send around")
     args = parser.parse_args(arguments)
-    try:
-        with TemporaryDirectory() as scratch:
-            print(write_gallery(args, Path(scratch)))
-    except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    with TemporaryDirectory() as scratch:
+        print(write_gallery(args, Path(scratch)))
     return 0
 
 

@@ -1,6 +1,5 @@
 """Train a model: `python scripts/train.py --config configs/train_tiny_autoencoder.yaml`. Goes on where it stopped."""
 
-import argparse
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -9,12 +8,14 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
+from lvdm.command import Parser, says_errors
 from lvdm.fifo.workers import keep_freed_memory
 from lvdm.training.run import Training, train
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+@says_errors
+def main() -> int:
+    parser = Parser(__doc__)
     parser.add_argument("--config", required=True, help="a configs/train_*.yaml")
     parser.add_argument("--steps", type=int, help="train for so many steps instead of the config's")
     parser.add_argument("--threads", type=int, help="CPU threads of each process (default: torch's own choice)")
@@ -25,16 +26,14 @@ def main() -> None:
         torch.set_num_threads(arguments.threads)
     keep_freed_memory()
     torch.set_flush_denormal(True)  # optimizer states decay into denormal numbers, which CPUs handle slowly
-    try:
-        training = Training.from_yaml(arguments.config)
-        if arguments.steps is not None:
-            training = replace(training, optimization=replace(training.optimization, steps=arguments.steps))
-        given = {name: getattr(arguments, name) for name in ("accelerator", "devices") if getattr(arguments, name)}
-        training = replace(training, hardware=replace(training.hardware, **given))
-        print(f"the model is in {train(training)}")
-    except (ValueError, FileNotFoundError) as error:
-        sys.exit(f"train.py: error: {error}")
+    training = Training.from_yaml(arguments.config)
+    if arguments.steps is not None:
+        training = replace(training, optimization=replace(training.optimization, steps=arguments.steps))
+    given = {name: getattr(arguments, name) for name in ("accelerator", "devices") if getattr(arguments, name)}
+    training = replace(training, hardware=replace(training.hardware, **given))
+    print(f"the model is in {train(training)}")
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 from tqdm import tqdm
 
+from lvdm.command import one_line
 from lvdm.fifo.lock import held
-from lvdm.fifo.options import one_line
 from lvdm.fifo.stop import Stop
 from lvdm.fifo.video import Video
 

@@ -7,10 +7,11 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import torch
 
+from lvdm.command import Parser, one_line
 from lvdm.config import read_config
 from lvdm.fifo.mode import Mode
 from lvdm.fifo.pictures import FITS
@@ -22,7 +23,8 @@ from lvdm.models.samplers.ddim import SPACINGS, TRAIN_STEPS
 
 RESULTS = Path("results/videocraft_v2_fifo/random_noise")
 PARALLEL = ("windows", "prompts")
-PRECISIONS = ("auto", "fp32", "bf16", "fp16")
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+PRECISIONS = ("auto", *DTYPES)
 FORMATS = ("gif", "mp4")
 MAX_SIDE = 4096  # pixels
 FASTEST = 1000  # frames a second
@@ -184,16 +186,10 @@ def check_writable(folder: Path) -> None:
         raise ValueError(f"--output_dir {str(folder)!r}: cannot be written ({one_line(error)})") from None
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise ValueError(one_line(message))
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(
-        description="Videos without end from a text-to-video diffusion model, by FIFO-Diffusion.",
+def _parser() -> Parser:
+    parser = Parser(
+        "Videos without end from a text-to-video diffusion model, by FIFO-Diffusion.",
         epilog="Flags without a default here take it from the config's `inference:` section.",
-        allow_abbrev=False,
     )
     switch = argparse.BooleanOptionalAction
 
@@ -442,8 +438,3 @@ def _precision(name: str, device: str) -> str:
     if name == "auto":
         return "bf16" if torch.cuda.get_device_capability(device) >= (8, 0) else "fp16"
     return name
-
-
-def one_line(message: object) -> str:
-    """A message without line ends, for one line on stderr."""
-    return " ".join(str(message).split())
