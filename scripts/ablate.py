@@ -122,8 +122,8 @@ def main(words: Sequence[str] | None = None) -> int:
         baseline = trials[0].options
         with stop_on_signals(ALONE) as stop:
             device = torch.device(baseline.device)
-            latents, _ = model_encoders(baseline.config, baseline.ckpt_path, device=device)
-            instruments = Instruments(latents=latents)
+            latents, clip = model_encoders(baseline.config, baseline.ckpt_path, device=device)
+            instruments = Instruments(clip=clip, latents=latents)
             keep_videos = args.keep == "videos"
             failed = make_and_measure(share, instruments, folder=measurements, keep_videos=keep_videos, stop=stop)
             report = report_of(trials, instruments, folder=measurements)

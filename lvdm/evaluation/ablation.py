@@ -54,15 +54,15 @@ class Ablation:
 class Trial:
     """One video of an ablation. options: with which a run of videocrafter_main.py makes this video and no other.
 
-    pair: equal for the videos of two experiments that have the same prompt and seed. latents: digests of the model
-    whose VAE it is measured with: the baseline's, for all.
+    pair: equal for the videos of two experiments that have the same prompt and seed. encoders: digests of the model
+    whose VAE and CLIP it is measured with: the baseline's, for all.
     """
 
     experiment: str
     options: Options
     video: Video
     pair: tuple[int, int]
-    latents: tuple[str, ...]
+    encoders: tuple[str, ...]
 
     @property
     def source(self) -> Source:
@@ -77,7 +77,7 @@ class Trial:
         return {
             "version": VERSION,
             "window": WINDOW,
-            "latents": self.latents,
+            "encoders": self.encoders,
             "frames": self.video.frames,
             "repetition": self.video.prompt.repetition,
             "settings": self.video.settings,
@@ -127,7 +127,7 @@ def trials_of(ablation: Ablation, folder: Path, *, rank: int, num_processes: int
     ValueError, with the file and the experiment, for flags that videocrafter_main.py does not take.
     """
     trials: list[Trial] = []
-    latents: tuple[str, ...] = ()
+    encoders: tuple[str, ...] = ()
     for (at, seed), (name, words) in product(enumerate(ablation.seeds), ablation.experiments.items()):
         flags = {
             "--prompt_file": ablation.prompt_file,
@@ -148,10 +148,10 @@ def trials_of(ablation: Ablation, folder: Path, *, rank: int, num_processes: int
         except (ValueError, OSError) as error:
             raise ValueError(f"{ablation.path}: {_key(name)}: {error}") from error
         if name == BASELINE:  # the first
-            latents = tuple(str(videos[0].settings[model]) for model in MODEL)
+            encoders = tuple(str(videos[0].settings[model]) for model in MODEL)
         for place, video in enumerate(videos):
             alone = replace(options, rank=place, num_processes=len(prompts))  # whose share is this prompt
-            trials.append(Trial(name, alone, video, (place, at), latents))
+            trials.append(Trial(name, alone, video, (place, at), encoders))
     return sorted(trials, key=lambda trial: trial.pair)
 
 
