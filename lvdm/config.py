@@ -13,7 +13,7 @@ from omegaconf.errors import OmegaConfBaseException
 from torch import nn
 
 from lvdm.checkpoint import Differences, WrongCheckpointError, load_strictly, read_state_dict
-from lvdm.offload import computes_on, networks_of
+from lvdm.offload import networks_of, take_turns
 
 ALLOWED_TARGETS = frozenset(
     {
@@ -76,7 +76,8 @@ def load_model(
 
     It is built without memory of its own and takes over the file's tensors, memory-mapped; each is then moved to
     `device`, the U-Net's in `unet_dtype`, all else in fp32. The networks in the model's parts named in `offloaded` stay
-    in host memory, but while they compute. The noise schedule is computed, not read.
+    in host memory but while they compute, and with the U-Net among them until another one does. The noise schedule is
+    computed, not read.
 
     Raises:
         FileNotFoundError, ValueError: as `read_config`, `read_state_dict` and `instantiate_from_config`.
@@ -106,9 +107,8 @@ def load_model(
     for name, module in model.named_children():
         if module is not model.model:
             module.to(homes[name], torch.float32)
-        if name in offloaded:
-            for network in networks_of(module):
-                computes_on(device, network)
+    waiting = [network for name in offloaded for network in networks_of(model.get_submodule(name))]
+    take_turns(device, waiting, stay="model" in offloaded)
     for name, buffer in model.named_buffers(recurse=False):
         model.register_buffer(name, buffer.to(device))
     return model.eval().requires_grad_(False)

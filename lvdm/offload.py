@@ -1,9 +1,9 @@
-"""Networks that wait in host memory and are on the device only while they compute."""
+"""Networks that wait in host memory and are on the device only when they compute."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 
 def networks_of(module: nn.Module) -> Iterator[nn.Module]:
@@ -15,27 +15,43 @@ def networks_of(module: nn.Module) -> Iterator[nn.Module]:
         yield from networks_of(part)
 
 
-def computes_on(device: torch.device, network: nn.Module) -> None:
-    """From now on the weights of `network`, which are in host memory, are on `device` during each of its forwards.
+def take_turns(device: torch.device, networks: Iterable[nn.Module], *, stay: bool) -> None:
+    """From now on the weights of `networks`, which are in host memory, are on `device` during each of their forwards.
 
-    They are not copied back, only given up there: a forward changes none. An exception gives them up, too.
+    stay: they stay there until another of the networks comes: a U-Net, whose forward is called many times in a row,
+    arrives once. Weights are not copied back, only given up on the device: a forward changes none. An exception, such
+    as one for a lack of memory, gives them up, too.
     """
-    waiting = [
-        (store, name, weight)
-        for part in network.modules()
-        for store in (part._parameters, part._buffers)
-        for name, weight in store.items()
-        if weight is not None
-    ]
+    homes = {network: list(weights_of(network)) for network in networks}
+    present: list[nn.Module] = []  # the network that is on the device, if one is
 
-    def arrive(network: nn.Module, inputs: tuple) -> None:
-        for store, name, weight in waiting:
+    def leave() -> None:
+        while present:
+            for store, name, weight in homes[present.pop()]:
+                store[name] = weight
+
+    def before(network: nn.Module, inputs: tuple) -> None:
+        if network in present:
+            return
+        leave()
+        present.append(network)
+        for store, name, weight in homes[network]:
             moved = weight.to(device)
             store[name] = nn.Parameter(moved, requires_grad=False) if isinstance(weight, nn.Parameter) else moved
 
-    def leave(network: nn.Module, inputs: tuple, output: object) -> None:
-        for store, name, weight in waiting:
-            store[name] = weight
+    def after(network: nn.Module, inputs: tuple, output: object) -> None:
+        if output is None or not stay:  # None: there was an exception
+            leave()
 
-    network.register_forward_pre_hook(arrive)
-    network.register_forward_hook(leave, always_call=True)
+    for network in homes:
+        network.register_forward_pre_hook(before)
+        network.register_forward_hook(after, always_call=True)
+
+
+def weights_of(network: nn.Module) -> Iterator[tuple[dict[str, Tensor | None], str, Tensor]]:
+    """Parameters and buffers, each with the dict that holds it and its name there."""
+    for part in network.modules():
+        for store in (part._parameters, part._buffers):
+            for name, weight in store.items():
+                if weight is not None:
+                    yield store, name, weight

@@ -121,7 +121,7 @@ class Bench:
         params = self.unet_config["params"]
         tokens = TEXT_TOKENS + (16 if params.get("use_image_attention") else 0)
         contexts = torch.randn(3, 1, tokens, params["context_dim"], device=self.device, dtype=dtype)
-        fps, starts = torch.tensor([8], device=self.device), torch.tensor([0, 10**9], device=self.device)
+        fps, starts = torch.tensor([8], device=self.device), torch.tensor([0, 10**9])
         prompts = 2 if setting.apart else 1  # a schedule of prompts gives every frame a context
         conditioning = Conditioning(contexts[:prompts], starts[:prompts], 0, contexts[2:], fps)
         if setting.apart:

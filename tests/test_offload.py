@@ -7,7 +7,7 @@ from torch import nn
 
 from lvdm.config import build_on_meta
 from lvdm.fifo.options import parse_args
-from lvdm.offload import computes_on, networks_of
+from lvdm.offload import networks_of, take_turns
 
 META = torch.device("meta")
 
@@ -23,17 +23,29 @@ class Network(nn.Module):
         return self.inner(x)
 
 
-def test_weights_are_on_the_device_during_a_forward_and_at_home_afterwards():
-    network = Network().eval()
-    before = {name: (tensor, tensor.clone()) for name, tensor in network.state_dict(keep_vars=True).items()}
-    computes_on(META, network)
-    assert network(torch.empty(2, 3, device=META)).device == META
-    assert network.seen == {"meta"}
+def devices_of(network: nn.Module) -> set[str]:
+    return {tensor.device.type for tensor in network.state_dict().values()}
+
+
+@pytest.mark.parametrize("stay", [False, True])
+def test_weights_are_on_the_device_during_a_forward_and_at_home_afterwards(stay):
+    networks = [Network().eval(), Network().eval()]
+    before = [network.state_dict(keep_vars=True) for network in networks]
+    copies = [{name: tensor.clone() for name, tensor in state.items()} for state in before]
+    take_turns(META, networks, stay=stay)
+    for network in networks:
+        for _ in range(2):
+            assert network(torch.empty(2, 3, device=META)).device == META
+            assert network.seen == {"meta"}
+        others = [other for other in networks if other is not network]
+        assert [devices_of(other) for other in others] == [{"cpu"}]
+        assert devices_of(network) == ({"meta"} if stay else {"cpu"})
     with pytest.raises(RuntimeError):
-        network(torch.empty(2, 7, device=META))
-    for name, tensor in network.state_dict(keep_vars=True).items():
-        assert tensor is before[name][0]
-        assert torch.equal(tensor, before[name][1])
+        networks[1](torch.empty(2, 7, device=META))
+    for network, own, copy in zip(networks, before, copies, strict=True):
+        for name, tensor in network.state_dict(keep_vars=True).items():
+            assert tensor is own[name]
+            assert torch.equal(tensor, copy[name])
 
 
 def test_every_network_of_a_model_can_be_offloaded():

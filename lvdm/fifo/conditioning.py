@@ -15,9 +15,9 @@ from lvdm.models.ddpm3d import LatentDiffusion
 class Conditioning:
     """Contexts with the condition, one for each prompt of a schedule, (K, 1, L, D), and without it, (1, 1, L, D).
 
-    Prompt k holds from frame `starts`[k] (K,) on, the first one before that too; it takes the place of the one before
-    little by little in `blend` frames. fps (1,) is the frame rate. With a model that takes pictures, all contexts end
-    in image tokens: those of a picture, or of the blank one.
+    Prompt k holds from frame `starts`[k] on, the first one before that too; it takes the place of the one before little
+    by little in `blend` frames. starts (K,) is on the CPU, as the numbers of frames are. fps (1,) is the frame rate.
+    With a model that takes pictures, all contexts end in image tokens: those of a picture, or of the blank one.
     """
 
     contexts: Tensor
@@ -44,7 +44,7 @@ class Conditioning:
         if model.takes_pictures:
             blank = model.encode_pictures(torch.zeros(1, 3, 224, 224, device=contexts.device))
             contexts = torch.cat([contexts, blank.expand(len(contexts), -1, -1, -1)], dim=2)
-        starts = torch.tensor([start for start, _ in schedule], device=contexts.device)
+        starts = torch.tensor([start for start, _ in schedule])
         return cls(contexts[:-1], starts, blend, contexts[-1:], torch.tensor([fps], device=contexts.device))
 
     def with_picture(self, tokens: Tensor) -> "Conditioning":
@@ -53,13 +53,14 @@ class Conditioning:
         return replace(self, contexts=torch.cat([text, tokens.expand(len(text), -1, -1, -1)], dim=2))
 
     def at(self, frames: Tensor) -> Tensor:
-        """The contexts (B, T, L, D) of frames (B, T) with these numbers; (B, 1, L, D) if there is but one prompt."""
+        """The contexts (B, T, L, D) of frames with the numbers (B, T); (B, 1, L, D) if there is but one prompt."""
         if len(self.contexts) == 1:
             return self.contexts.expand(len(frames), -1, -1, -1)
         contexts = self.contexts[:, 0]  # (K, L, D)
         latest = (torch.bucketize(frames, self.starts, right=True) - 1).clamp(min=0)  # (B, T)
         share = ((frames - self.starts[latest] + 1) / (self.blend + 1)).clamp(0, 1)  # of the latest prompt
-        share = torch.where(latest > 0, share, 1)[..., None, None].to(contexts.dtype)
+        share = torch.where(latest > 0, share, 1)[..., None, None].to(contexts, non_blocking=True)
+        latest = latest.to(contexts.device, non_blocking=True)
         return torch.lerp(contexts[(latest - 1).clamp(min=0)], contexts[latest], share)
 
 
@@ -81,7 +82,7 @@ class GuidedDenoiser:
         return replace(self, conditioning=self.conditioning.with_picture(tokens))
 
     def __call__(self, x: Tensor, timesteps: Tensor, frames: Tensor) -> Tensor:
-        """x (B, C, T, H, W) fp32, timesteps (B, T), numbers of the frames (B, T) -> prediction like x, fp32."""
+        """x (B, C, T, H, W) fp32; timesteps and numbers of the frames (B, T), on the CPU -> prediction like x, fp32."""
         mine = self.ranks.share(len(x))
         output = x[mine] if mine.start == mine.stop else self.predict(x[mine], timesteps[mine], frames[mine])
         return self.ranks.gather(output, len(x))
@@ -95,7 +96,8 @@ class GuidedDenoiser:
         rows = x.to(context.dtype).repeat(halves, 1, 1, 1, 1)
         # Channels last: one layout for convolutions over space, convolutions over time and tokens, without copies.
         rows = rows.contiguous(memory_format=torch.channels_last_3d)
-        arguments = (rows, timesteps.repeat(halves, 1), context, self.conditioning.fps.expand(len(rows)))
+        timesteps = timesteps.repeat(halves, 1).to(x.device, non_blocking=True)
+        arguments = (rows, timesteps, context, self.conditioning.fps.expand(len(rows)))
         output = self.workers(self.unet, *arguments).float()
         if halves == 1:
             return output

@@ -35,7 +35,7 @@ class KeyedNoise:
 
     def draw(self, purpose: str, frames: Sequence[int], levels: Sequence[int]) -> Tensor:
         drawn = [self._frame(purpose, frame, level) for frame, level in zip(frames, levels, strict=True)]
-        return torch.stack(drawn, dim=1)[None].to(self.device)
+        return torch.stack(drawn, dim=1)[None].to(self.device, non_blocking=True)
 
     def _frame(self, purpose: str, frame: int, level: int) -> Tensor:
         key = repr((self.seed, self.prompt, self.repetition, purpose, int(frame), int(level)))

@@ -13,6 +13,8 @@ from lvdm.models.samplers.ddim import DDIMSchedule
 class LatentQueue:
     """Latents (1, C, slots, h, w) fp32, their noise levels (slots,) and frame numbers (slots,), both int64.
 
+    Levels and frame numbers are on the CPU wherever the latents are: who asks for them does not wait for a device.
+
     A window reads `window` slots and denoises the last `stride` of them; `window - stride` clean slots stand in front,
     as context for the first window. Stride window/2 is lookahead denoising, stride window is none. Frame 0 is the first
     of the video; the S - window frames before it are warm-up and have negative numbers.
@@ -34,7 +36,7 @@ class LatentQueue:
         clip is spread evenly over the queue.
         """
         window, length = clip.shape[2], len(schedule)
-        slots = torch.arange(-(window - stride), length, device=clip.device)
+        slots = torch.arange(-(window - stride), length)
         levels = slots.clamp(min=0)
         frames = slots - (length - window)
         source = levels // (length // window) if uniform else frames.clamp(min=0)
@@ -59,10 +61,11 @@ class LatentQueue:
     def head_frame(self) -> int:
         return int(self.frames[self.window - self.stride])
 
-    def windows(self) -> Tensor:
-        """Which slots each window reads, (windows, window) int64."""
-        starts = torch.arange(0, len(self.levels) - self.window + 1, self.stride, device=self.levels.device)
-        return starts[:, None] + torch.arange(self.window, device=starts.device)
+    def windows(self) -> tuple[Tensor, Tensor, Tensor]:
+        """What each of the W windows reads: latents (W, C, window, h, w), levels and frame numbers (W, window)."""
+        latents = self.latents[0].unfold(1, self.window, self.stride)  # (C, W, h, w, window)
+        levels, frames = (numbers.unfold(0, self.window, self.stride) for numbers in (self.levels, self.frames))
+        return latents.permute(1, 0, 4, 2, 3), levels, frames
 
     def write_back(self, denoised: Tensor) -> "LatentQueue":
         """The queue with `denoised` (1, C, S, h, w) in its active slots."""

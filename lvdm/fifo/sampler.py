@@ -16,9 +16,8 @@ def denoise_queue(denoise: Denoise, schedule: DDIMSchedule, queue: LatentQueue, 
     All windows are read from the queue as it was before the pass. The originals write them one after the other from the
     tail to the head, where no window reads what another has written: the result is the same, and this is one batch.
     """
-    slots = queue.windows()  # (W, f)
-    x = rearrange(queue.latents[0][:, slots], "c w f h v -> w c f h v")
-    output = denoise(x, schedule.timesteps[queue.levels[slots]], queue.frames[slots])
+    x, levels, frames = queue.windows()
+    output = denoise(x, schedule.timesteps[levels], frames)
     written = rearrange(output[:, :, -queue.stride :], "w c s h v -> 1 c (w s) h v")
     active = queue.latents[:, :, queue.active]
     return queue.write_back(schedule.step(active, written, queue.levels[None, queue.active], noise))
@@ -27,16 +26,22 @@ def denoise_queue(denoise: Denoise, schedule: DDIMSchedule, queue: LatentQueue, 
 def fifo(denoise: Denoise, schedule: DDIMSchedule, queue: LatentQueue, *, noise: Noise) -> Iterator[LatentQueue]:
     """Denoise `queue` for ever; yields it after every pass, its `head` a finished frame.
 
-    The first S - window frames are warm-up: a video of N frames takes N + S - window passes.
+    The first S - window frames are warm-up: a video of N frames takes N + S - window passes. Nothing here waits for a
+    device: the noise of the next pass is drawn while it computes this one.
     """
     stochastic = bool(schedule.sigmas.any())
-    levels = queue.levels[queue.active].tolist()
+    drawn = step_noise(queue, noise) if stochastic else None
     while True:
-        frames = queue.frames[queue.active].tolist()
-        drawn = noise.draw("step", frames, levels) if stochastic else None
         queue = denoise_queue(denoise, schedule, queue, noise=drawn)
+        following = advance(queue, noise=noise)
+        drawn = step_noise(following, noise) if stochastic else None
         yield queue
-        queue = advance(queue, noise=noise)
+        queue = following
+
+
+def step_noise(queue: LatentQueue, noise: Noise) -> Tensor:
+    """The Gaussians (1, C, S, h, w) of a pass over `queue`."""
+    return noise.draw("step", queue.frames[queue.active].tolist(), queue.levels[queue.active].tolist())
 
 
 def advance(queue: LatentQueue, *, noise: Noise) -> LatentQueue:

@@ -42,8 +42,7 @@ class RunState:
 
     def to(self, device: torch.device) -> "RunState":
         """The same, to go on with on `device`."""
-        latents, levels, frames = (tensor.to(device) for tensor in queue_tensors(self.queue).values())
-        queue = replace(self.queue, latents=latents, levels=levels, frames=frames)
+        queue = replace(self.queue, latents=self.queue.latents.to(device))
         return replace(self, queue=queue, seed=None if self.seed is None else self.seed.to(device))
 
 

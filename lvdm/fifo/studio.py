@@ -17,6 +17,7 @@ from lvdm.fifo.base_clip import (
     sample_base_clip,
     write_base_clip,
 )
+from lvdm.fifo.behind import behind
 from lvdm.fifo.compiled import Compiled
 from lvdm.fifo.conditioning import Conditioning, GuidedDenoiser
 from lvdm.fifo.noise import KeyedNoise, Noise
@@ -114,7 +115,10 @@ def denoise_to_files(
     """
     model, options, stop, first = studio.model, studio.options, studio.stop, studio.ranks.first
     clock, pass_clock = Stopwatch(state.seconds), Stopwatch()
+    schedule = queue_schedule(studio)
     if studio.compiled is not None:
+        if studio.workers.undecided:  # by a pass of the plain U-Net: else one would be compiled for it alone
+            next(fifo(denoise, schedule, state.queue, noise=noise))
         denoise = replace(denoise, unet=studio.compiled)
     rule = QueryReuse(*options.mode.qcache, options.qcache_weight) if options.mode.qcache else None
     warm_up = options.steps - options.video_length  # passes that finish no frame of the video
@@ -122,13 +126,14 @@ def denoise_to_files(
     with ExitStack() as stack:
         stack.enter_context(reuse_queries(model.unet, rule))
         files = stack.enter_context(files_of(studio, video, state, picture=picture)) if first else NOWHERE
+        write = stack.enter_context(behind(files.write))  # a frame's GIF takes as long as much of a GPU's pass
         done = state.queue.head_frame + warm_up
         bar = stack.enter_context(tqdm(initial=done, total=total, desc="passes", leave=False, disable=not first))
         passes = decoded_passes(
             model,
             state,
             denoise=denoise,
-            schedule=queue_schedule(studio),
+            schedule=schedule,
             noise=noise,
             reseeded=options.mode.reseeded,
         )
@@ -136,7 +141,7 @@ def denoise_to_files(
             passes = islice(passes, max(0, total - done))
         for number, (queue, frame, seed) in enumerate(passes, start=done + 1):
             if frame is not None:
-                files.write(to_uint8(frame[0]))
+                write(to_uint8(frame[0]))
             if files.queue is not None:
                 files.write_queue(to_uint8(model.decode(latent)[0]) for latent in queue.latents.unbind(2))
             bar.update()
@@ -148,6 +153,7 @@ def denoise_to_files(
             ends = stopped and finished > 0 if total is None else number == total
             if ends or stopped or number % options.save_every == 0:
                 clock.lap("queue")
+                write.wait()
                 state = RunState(video.settings, advance(queue, noise=noise), seed, files.sync(), clock.laps)
                 if first:
                     write_state(video.state, state)

@@ -31,9 +31,9 @@ class DeviceMemory(Protocol):
 class Workers:
     """Computes a function of a batch, whose rows do not depend on one another, in parts.
 
-    A batch is cut into `shares` equal parts or more, of at most `rows` rows each. None is as many as fit, for which
-    `memory` is asked after a first batch in parts of two; without it, no limit. `run` is a `map` that workers share.
-    How a batch is cut does not depend on how many workers there are, so that no rounding does either.
+    A batch is cut into equal parts, `shares` or more if it has as many rows, of at most `rows` rows each. None is as
+    many as fit, for which `memory` is asked after a first batch in parts of two; without it, no limit. `run` is a `map`
+    that workers share. How a batch is cut does not depend on how many workers there are.
     """
 
     def __init__(
@@ -44,14 +44,19 @@ class Workers:
         self.run = run
         self.memory = memory
 
+    @property
+    def undecided(self) -> bool:
+        """Whether the next batch is the one that shows how many rows fit."""
+        return self.rows is None and self.memory is not None
+
     def __call__(self, function: Callable[..., Tensor], *batch: Tensor) -> Tensor:
         """function(*batch), each (N, ...). If a part takes more memory than there is, parts are halved for good."""
         total = len(batch[0])
-        asked = self.memory if self.rows is None else None
+        asked = self.memory if self.undecided else None
         while True:
             rows = self.rows or (2 if asked else total)  # two are the halves of a window
             parts = max(self.shares, math.ceil(total / rows))
-            size = math.ceil(total / parts)
+            size = next(size for size in range(math.ceil(total / parts), 0, -1) if total % size == 0)
             if asked:
                 asked.watch()
             try:
@@ -93,8 +98,9 @@ class CudaMemory:
 
 
 def is_out_of_memory(error: RuntimeError) -> bool:
-    """Whether a device, or the system, had no memory left: on a CPU torch has no exception of its own for that."""
-    return isinstance(error, torch.OutOfMemoryError) or "DefaultCPUAllocator: can't allocate memory" in str(error)
+    """Whether a device, or the system, had no memory left: torch has an exception of its own for its CUDA allocator."""
+    words = ("DefaultCPUAllocator: can't allocate memory", "CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
+    return isinstance(error, torch.OutOfMemoryError) or any(word in str(error) for word in words)
 
 
 @contextmanager

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from lvdm.basics import GroupNorm, zero_module
 
 TEXT_TOKENS = 77  # tokens of the context that are text; those behind them, if any, are of an image
+LONGEST_BATCH = 2**16 - 1  # a CUDA kernel takes no larger one
 SHORT = 128  # up to so many keys, plain products beat the flash kernel on a CPU, above all in the backward pass
 
 
@@ -23,7 +24,10 @@ def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     if q.device.type == "cpu" and k.shape[2] <= SHORT:
         logits = (q * q.shape[-1] ** -0.5) @ k.mT
         return logits.softmax(-1, dtype=torch.float32).to(v.dtype) @ v  # in bf16 a CPU's softmax takes twice as long
-    return F.scaled_dot_product_attention(q, k, v)
+    if len(q) <= LONGEST_BATCH:
+        return F.scaled_dot_product_attention(q, k, v)
+    parts = zip(*(tensor.split(LONGEST_BATCH) for tensor in (q, k, v)), strict=True)
+    return torch.cat([F.scaled_dot_product_attention(*part) for part in parts])
 
 
 class RelativePosition(nn.Module):
@@ -102,8 +106,9 @@ class CrossAttention(nn.Module):
             relative(q.shape[2], k.shape[2]).to(q.dtype)
             for relative in (self.relative_position_k, self.relative_position_v)
         )
+        q = q * q.shape[-1] ** -0.5  # first: the products might be too large for fp16
         logits = q @ k.mT + torch.einsum("nhid,ijd->nhij", q, to_k)
-        weights = (logits.float() * q.shape[-1] ** -0.5).softmax(-1).to(q.dtype)
+        weights = logits.softmax(-1, dtype=torch.float32).to(q.dtype)
         return weights @ v + torch.einsum("nhij,ijd->nhid", weights, to_v)
 
 

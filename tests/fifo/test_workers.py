@@ -48,7 +48,10 @@ def test_parts_are_halved_until_they_fit(capfd, shares):
 
 
 class Shelf:
-    """A device with room for ten rows."""
+    """A device with room for so many rows."""
+
+    def __init__(self, room: int) -> None:
+        self.room = room
 
     def watch(self) -> None:
         self.watching = True
@@ -56,20 +59,21 @@ class Shelf:
     def fitting(self, rows: int) -> int:
         assert self.watching
         assert rows == 2
-        return 10
+        return self.room
 
 
-def test_as_many_rows_as_fit_after_a_first_batch_in_windows():
+@pytest.mark.parametrize(("room", "parts"), [(2, [2] * 8), (3, [2] * 8), (7, [4] * 4), (10, [8, 8]), (40, [16])])
+def test_as_many_rows_as_fit_after_a_first_batch_in_windows(room, parts):
     sizes = []
 
     def double(x: torch.Tensor) -> torch.Tensor:
         sizes.append(len(x))
         return 2 * x
 
-    workers, batch = Workers(memory=Shelf()), torch.arange(16.0)
+    workers, batch = Workers(memory=Shelf(room)), torch.arange(16.0)
     for _ in range(2):
         assert torch.equal(workers(double, batch), 2 * batch)
-    assert sizes == [2] * 8 + [8, 8]  # equal parts: another shape would be compiled anew
+    assert sizes == [2] * 8 + parts  # equal ones: another shape would be compiled anew
 
 
 def test_what_never_fits_is_told():

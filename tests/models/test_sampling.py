@@ -268,13 +268,15 @@ def test_windows_write_every_active_slot_once(f, n, stride):
     """A pass with a network that answers with its own input's level and frame must put each answer in its slot."""
     schedule = DDIMSchedule.from_tables(ACP, fifo_spacing(f * n), eta=0)
     queue = LatentQueue.from_clip(
-        torch.zeros(1, 1, f, 1, 1), schedule, noise=Recorded(torch.zeros(1, 1, f * n + f - stride, 1, 1)), stride=stride
+        torch.zeros(1, 1, f, 1, 1), schedule, noise=Recorded(torch.randn(1, 1, f * n + f - stride, 1, 1)), stride=stride
     )
     seen = []
 
     def denoise(x, timesteps, frames):
         seen.append(timesteps)
-        assert torch.equal(frames, queue.frames[queue.windows()])
+        slots = torch.arange(queue.slots).unfold(0, f, stride)
+        assert torch.equal(frames, queue.frames[slots])
+        assert torch.equal(x, queue.latents[0][:, slots].transpose(0, 1))
         return timesteps[:, None, :, None, None].float()
 
     after = denoise_queue(denoise, schedule, queue, noise=None)

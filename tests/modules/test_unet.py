@@ -4,6 +4,7 @@ import pytest
 import torch
 from conftest import assert_agrees, golden, golden_json, with_golden_weights
 
+from lvdm.modules import attention
 from lvdm.modules.networks.openaimodel3d import UNetModel
 from lvdm.modules.query_reuse import QueryReuse, block_pairs, reuse_queries
 
@@ -11,6 +12,14 @@ from lvdm.modules.query_reuse import QueryReuse, block_pairs, reuse_queries
 def small_unet(name: str = "small_t2v.json", **changes) -> UNetModel:
     params = golden_json(name)["unet_config"]["params"] | changes
     return with_golden_weights(UNetModel(**params), "model.diffusion_model.")
+
+
+def test_a_batch_that_is_too_long_for_a_kernel_is_cut(monkeypatch):
+    q, k, v = torch.randn(3, 7, 2, 5, 4, generator=torch.Generator().manual_seed(0))
+    plain = attention.attend(q, k, v)
+    monkeypatch.setattr(attention, "SHORT", 0)
+    monkeypatch.setattr(attention, "LONGEST_BATCH", 3)
+    torch.testing.assert_close(attention.attend(q, k, v), plain)
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 TRAIN_STEPS = 1000  # noise levels that every VideoCrafter model was trained on
 
-# x (B, C, T, H, W), timesteps (B, T), numbers of the frames in the video (B, T) -> the network's output, like x
+# x (B, C, T, H, W); timesteps and numbers of the frames in the video (B, T), on the CPU -> the network's output, like x
 Denoise = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 
@@ -31,7 +31,7 @@ SPACINGS = {"fifo": fifo_spacing, "videocrafter": videocrafter_spacing}
 
 @dataclass(frozen=True)
 class DDIMSchedule:
-    """Tables of S noise levels, cleanest first, each (S,) fp32 but the timesteps.
+    """Tables of S noise levels, cleanest first, each (S,) fp32, but the timesteps, which are on the CPU as levels are.
 
     A step at level i goes from `alphas[i]` to `alphas_prev[i]`, the cumulated signal shares of this level and the one
     below, adding noise of deviation `sigmas[i]`. `scales` multiply the signal (1 everywhere unless the model was
@@ -70,7 +70,6 @@ class DDIMSchedule:
         signal_scales: Tensor | None = None,
     ) -> "DDIMSchedule":
         """The levels at `timesteps` (S,) of a model's `alphas_cumprod` and, with `use_scale`, its `scale_arr`."""
-        timesteps = timesteps.to(alphas_cumprod.device)
         scales = torch.ones_like(alphas_cumprod) if signal_scales is None else signal_scales
         alphas, scales = alphas_cumprod.double(), scales.double()
         alpha, scale = alphas[timesteps], scales[timesteps]
@@ -114,7 +113,7 @@ class DDIMSchedule:
 
 def per_frame(table: Tensor, level: Tensor) -> Tensor:
     """The entries of `table` (S,) at `level` (B, T), shaped (B, 1, T, 1, 1) for latents (B, C, T, H, W)."""
-    return table[level][:, None, :, None, None]
+    return table[level.to(table.device, non_blocking=True)][:, None, :, None, None]
 
 
 def sample_clip(
@@ -125,7 +124,7 @@ def sample_clip(
     `noise(level)` is the Gaussian of the step at that level, like x, or None. A last step that would change nothing is
     not taken.
     """
-    frames = torch.arange(x.shape[2], device=x.device).expand(x.shape[0], -1)
+    frames = torch.arange(x.shape[2]).expand(x.shape[0], -1)
     for level in reversed(range(int(schedule.ends_in_place), len(schedule))):
         levels = torch.full_like(frames, level)
         output = denoise(x, schedule.timesteps[levels], frames)
