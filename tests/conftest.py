@@ -54,11 +54,11 @@ def with_golden_weights(module: nn.Module, prefix: str) -> nn.Module:
     return module.eval()
 
 
-def assert_agrees(ours: Tensor, theirs: Tensor, tolerance: float = 1e-5) -> None:
+def assert_agrees(ours: Tensor, theirs: Tensor, tolerance: float = 1e-5, name: str = "this") -> None:
     """max |ours - theirs| <= tolerance * max |theirs|."""
     assert ours.shape == theirs.shape
     difference = (ours - theirs).abs().max().item() / theirs.abs().max().item()
-    assert difference <= tolerance, f"differs by {difference:.2e} of the largest value, allowed is {tolerance:.0e}"
+    assert difference <= tolerance, f"{name}: off by {difference:.2e} of the largest value, not {tolerance:.0e}"
 
 
 @pytest.fixture(autouse=True)

@@ -1,6 +1,10 @@
 """The schedule, base-clip sampling and the queue against the originals."""
 
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import dataclass
+from itertools import count, islice
 
 import numpy as np
 import pytest
@@ -12,12 +16,14 @@ from lvdm.fifo.conditioning import Conditioning, GuidedDenoiser
 from lvdm.fifo.noise import KeyedNoise
 from lvdm.fifo.queue import LatentQueue
 from lvdm.fifo.sampler import denoise_queue, fifo
-from lvdm.fifo.workers import Workers
+from lvdm.fifo.workers import Workers, workers_of
 from lvdm.models.ddpm3d import linear_betas, schedule_buffers, signal_scales
 from lvdm.models.samplers.ddim import DDIMSchedule, fifo_spacing, sample_clip, videocrafter_spacing
 from lvdm.modules.networks.openaimodel3d import UNetModel
 from lvdm.modules.query_reuse import QueryReuse, reuse_queries
+from lvdm.offload import take_turns
 
+CPU = torch.device("cpu")
 BUFFERS = schedule_buffers(linear_betas(1000, start=0.00085, end=0.012))
 ACP = torch.tensor(BUFFERS["alphas_cumprod"], dtype=torch.float32)
 SCALES = torch.tensor(signal_scales(1000, scale_a=1, scale_b=0.7, fix_scale_bug=False), dtype=torch.float32)
@@ -161,40 +167,103 @@ def test_threads_give_the_same_with_a_q_cache(unet):
     assert_agrees(queue.latents[0], vectors["queue_after_pass"][0], 1e-4)
 
 
+@dataclass(frozen=True)
+class Small:
+    """A U-Net of a few layers, and all that passes over a queue of 16 slots with lookahead need; 4 windows, 8 rows."""
+
+    unet: UNetModel
+    conditioning: Conditioning
+    schedule: DDIMSchedule
+    noise: KeyedNoise
+    queue: LatentQueue
+
+    @classmethod
+    def on(cls, device: torch.device) -> "Small":
+        changes = {"model_channels": 16, "channel_mult": [1], "attention_resolutions": [1], "num_res_blocks": 1}
+        changes |= {"context_dim": 8, "num_head_channels": 8, "norm_num_groups": 4}
+        torch.manual_seed(0)
+        unet = UNetModel(**(golden_json("small_t2v.json")["unet_config"]["params"] | changes)).eval()
+        for weight in unet.parameters():
+            weight.normal_(std=0.1)
+        contexts = torch.randn(2, 1, 77, 8).to(device).split(1)
+        conditioning = Conditioning(contexts[0], torch.zeros(1), 0, contexts[1], torch.tensor([8], device=device))
+        schedule = DDIMSchedule.from_tables(ACP, fifo_spacing(16), eta=1)
+        noise = KeyedNoise(0, "", 0, (4, 4, 4), device)
+        queue = LatentQueue.from_clip(noise.draw("base", range(8), [0] * 8), schedule, noise=noise, stride=4)
+        return cls(unet.to(device), conditioning, schedule, noise, queue)
+
+    def passes(self, workers: Workers, *, forward: Callable | None = None) -> Iterator[LatentQueue]:
+        denoise = GuidedDenoiser(forward or self.unet, self.conditioning, 4.0, workers)
+        return fifo(denoise, self.schedule, self.queue, noise=self.noise)
+
+
+RULES = (None, QueryReuse("TT", "attn1", 0.9))
+
+
 def test_compiled_is_the_same(capfd):
     """With a Q-cache and without, over 20 passes, on two threads; each shape is compiled once."""
-    config = golden_json("small_t2v.json")["unet_config"]["params"]
-    small = {
-        "model_channels": 16,
-        "channel_mult": [1],
-        "attention_resolutions": [1],
-        "num_res_blocks": 1,
-        "context_dim": 8,
-    }
-    torch.manual_seed(0)
-    unet = UNetModel(**(config | small | {"num_head_channels": 8, "norm_num_groups": 4})).eval()
-    for weight in unet.parameters():
-        weight.normal_(std=0.1)
-    schedule = DDIMSchedule.from_tables(ACP, fifo_spacing(16), eta=0)
-    noise = KeyedNoise(0, "", 0, (4, 4, 4), torch.device("cpu"))
-    clip = noise.draw("base", range(8), [0] * 8)
-    first = LatentQueue.from_clip(clip, schedule, noise=noise, stride=4)
-    conditioning = Conditioning(
-        torch.randn(1, 1, 77, 8), torch.zeros(1), 0, torch.randn(1, 1, 77, 8), torch.tensor([8])
-    )
+    small = Small.on(CPU)
     torch._dynamo.utils.counters.clear()
-    for rule in (None, QueryReuse("TT", "attn1", 0.9)):
-        compiled = Compiled(unet)
-        with reuse_queries(unet, rule), ThreadPoolExecutor(2) as threads:
+    for rule in RULES:
+        compiled = Compiled(small.unet)
+        with reuse_queries(small.unet, rule), ThreadPoolExecutor(2) as threads:
             workers = Workers(2, run=threads.map)
-            runs = (
-                fifo(GuidedDenoiser(forward, conditioning, 4.0, workers), schedule, first, noise=noise)
-                for forward in (unet, compiled)
-            )
+            runs = (small.passes(workers, forward=forward) for forward in (small.unet, compiled))
             for _, (plain, fast) in zip(range(20), zip(*runs, strict=True), strict=False):
                 assert_agrees(fast.latents, plain.latents, 1e-4)
     assert capfd.readouterr().err.count("compiling") == 2
     assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 2
+
+
+class Room:
+    """A device with room for 5 rows."""
+
+    def watch(self) -> None:
+        pass
+
+    def fitting(self, rows: int) -> int:
+        return 5
+
+
+def arrangements(small: Small, stack: ExitStack) -> Iterator[tuple[str, Iterator[LatentQueue]]]:
+    """Passes over the same queue, each computed in another way."""
+    yield "a window at a time", small.passes(Workers(rows=2))
+    yield "three windows at a time", small.passes(Workers(rows=6))
+    yield "all windows at once", small.passes(Workers())
+    yield "as many as fit", small.passes(Workers(memory=Room()))
+    yield "the cores of a CPU", small.passes(stack.enter_context(workers_of(CPU, rows=None)))
+    calls = count()
+
+    def breathless(*batch: torch.Tensor) -> torch.Tensor:
+        if next(calls) == 2:
+            raise torch.OutOfMemoryError
+        return small.unet(*batch)
+
+    yield "after an out of memory in the third pass", small.passes(Workers(), forward=breathless)
+    take_turns(CPU, [small.unet], stay=True)
+    yield "offloaded", small.passes(Workers(rows=2))
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_how_it_is_computed_changes_nothing(rule, capfd):
+    """Over 20 passes, against one row at a time: windows one by one, guidance halves apart."""
+    small = Small.on(CPU)
+    with ExitStack() as stack:
+        stack.enter_context(reuse_queries(small.unet, rule))
+        plain = list(islice(small.passes(Workers(rows=1)), 20))
+        assert (plain[-1].latents - plain[0].latents).abs().max() > 0.1
+        for name, passes in arrangements(small, stack):
+            for expected, queue in zip(plain, passes, strict=False):
+                assert_agrees(queue.latents, expected.latents, 1e-4, name)
+    assert capfd.readouterr().err.count("out of memory") == 1
+
+
+def test_no_pass_waits_for_the_device():
+    """Tensors on the meta device have no values: whoever asks for one, as for a level to draw noise for, fails."""
+    small = Small.on(torch.device("meta"))
+    *_, last = islice(small.passes(Workers(rows=4)), 3)
+    assert last.latents.device.type == "meta"
+    assert last.head_frame == 8 - 16 + 2
 
 
 def test_guidance_of_one_needs_no_unconditional_half(unet):

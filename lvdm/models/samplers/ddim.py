@@ -31,7 +31,7 @@ SPACINGS = {"fifo": fifo_spacing, "videocrafter": videocrafter_spacing}
 
 @dataclass(frozen=True)
 class DDIMSchedule:
-    """Tables of S noise levels, cleanest first, each (S,) fp32, but the timesteps, which are on the CPU as levels are.
+    """Tables of S noise levels, cleanest first, on the CPU, as levels are: each (S,) fp32 but the timesteps.
 
     A step at level i goes from `alphas[i]` to `alphas_prev[i]`, the cumulated signal shares of this level and the one
     below, adding noise of deviation `sigmas[i]`. `scales` multiply the signal (1 everywhere unless the model was
@@ -71,7 +71,7 @@ class DDIMSchedule:
     ) -> "DDIMSchedule":
         """The levels at `timesteps` (S,) of a model's `alphas_cumprod` and, with `use_scale`, its `scale_arr`."""
         scales = torch.ones_like(alphas_cumprod) if signal_scales is None else signal_scales
-        alphas, scales = alphas_cumprod.double(), scales.double()
+        alphas, scales = alphas_cumprod.cpu().double(), scales.cpu().double()
         alpha, scale = alphas[timesteps], scales[timesteps]
         alpha_prev, scale_prev = torch.cat([alphas[:1], alpha[:-1]]), torch.cat([scales[:1], scale[:-1]])
         sigma = eta * ((1 - alpha_prev) / (1 - alpha) * (1 - alpha / alpha_prev)).sqrt()
@@ -88,7 +88,8 @@ class DDIMSchedule:
 
     def noised(self, x0: Tensor, level: Tensor, noise: Tensor) -> Tensor:
         """Clean latents x0 (B, C, T, H, W) brought to the noise levels (B, T)."""
-        alpha, scale = (per_frame(table, level) for table in (self.alphas, self.scales))
+        tables = (per_frame(table, level) for table in (self.alphas, self.scales))
+        alpha, scale = (table.to(x0.device, non_blocking=True) for table in tables)
         return alpha.sqrt() * scale * x0 + (1 - alpha).sqrt() * noise
 
     def step(self, x: Tensor, output: Tensor, level: Tensor, noise: Tensor | None) -> Tensor:
@@ -97,7 +98,7 @@ class DDIMSchedule:
         `noise` may be None where every sigma is zero (eta 0).
         """
         alpha, alpha_prev, sigma, scale, scale_prev = (
-            per_frame(table, level)
+            per_frame(table, level).to(x.device, non_blocking=True)
             for table in (self.alphas, self.alphas_prev, self.sigmas, self.scales, self.scales_prev)
         )
         x, output = x.float(), output.float()
@@ -113,7 +114,7 @@ class DDIMSchedule:
 
 def per_frame(table: Tensor, level: Tensor) -> Tensor:
     """The entries of `table` (S,) at `level` (B, T), shaped (B, 1, T, 1, 1) for latents (B, C, T, H, W)."""
-    return table[level.to(table.device, non_blocking=True)][:, None, :, None, None]
+    return table[level][:, None, :, None, None]
 
 
 def sample_clip(
