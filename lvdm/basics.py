@@ -25,6 +25,14 @@ def zero_module(module: nn.Module) -> nn.Module:
     return module
 
 
+def convolve_channels_last(module: nn.Module) -> nn.Module:
+    """`module` with its convolutions' weights in the layout that samplers feed them with."""
+    for part in module.modules():
+        if isinstance(part, nn.Conv2d):
+            part.to(memory_format=torch.channels_last)
+    return module
+
+
 class GroupNorm(nn.GroupNorm):
     """nn.GroupNorm, by other means for small pictures (N, C, H, W) with few channels a group, channels last, on a CPU.
 

@@ -12,6 +12,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from torch import nn
 
+from lvdm.basics import convolve_channels_last
 from lvdm.checkpoint import Differences, WrongCheckpointError, load_strictly, read_state_dict
 from lvdm.offload import networks_of, take_turns
 
@@ -94,9 +95,7 @@ def load_model(
         raise WrongCheckpointError(message) from error
     homes = {name: HOST if name in offloaded else device for name, _ in model.named_children()}
     model.unet.to(homes["model"], unet_dtype)
-    for module in model.unet.modules():
-        if isinstance(module, nn.Conv2d):
-            module.to(memory_format=torch.channels_last)  # the layout that samplers feed it in
+    convolve_channels_last(model.unet)
     # A second mapping of the file for what was not converted lets go of the first, and with it of converted pages.
     untouched = [name for name, tensor in model.state_dict().items() if tensor.data_ptr() == state[name].data_ptr()]
     del state

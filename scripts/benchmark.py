@@ -25,6 +25,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from lvdm.basics import convolve_channels_last
 from lvdm.command import Parser, says_errors
 from lvdm.config import instantiate_from_config, read_config
 from lvdm.fifo.compiled import Compiled
@@ -45,8 +46,8 @@ BARS = "#4878a8"
 
 @dataclass(frozen=True)
 class Setting:
-    """How a pass is computed. The originals take windows and guidance halves `apart`, and every frame has a context and
-    a step of its own."""
+    """How a pass is computed. The originals take windows and guidance halves `apart`, every frame has a context and a
+    step of its own, and on CUDA convolutions in fp32 round to TF32, as torch's do unless it is told otherwise."""
 
     precision: str
     apart: bool = False
@@ -144,7 +145,8 @@ class Bench:
     def unet(self, dtype: torch.dtype) -> nn.Module:
         torch.manual_seed(0)
         with self.device:
-            return instantiate_from_config(self.unet_config).to(dtype).eval().requires_grad_(False)
+            unet = instantiate_from_config(self.unet_config).to(dtype)
+        return convolve_channels_last(unet).eval().requires_grad_(False)
 
     def weights(self, setting: Setting) -> int:
         """Bytes of the U-Net's weights."""
@@ -195,6 +197,7 @@ def measure(bench: Bench, names: Sequence[str], *, passes: int, warmup: int) -> 
         running = {name: bench.passes(SETTINGS[name], stack) for name in names}
         for turn in range(warmup + passes):
             for name, queues in running.items():
+                torch.backends.cudnn.allow_tf32 = SETTINGS[name].apart
                 if device.type == "cpu":
                     torch.set_num_threads(cores if SETTINGS[name].apart else 1)  # the others share rows among threads
                 else:
@@ -315,7 +318,11 @@ def main() -> int:
     parser.add_argument("--profile", type=Path, help="write a trace of a pass of the last setting there")
     args = parser.parse_args()
     bench = read_bench(args)
-    figures = measure(bench, args.settings, passes=args.passes, warmup=args.warmup)
+    try:
+        figures = measure(bench, args.settings, passes=args.passes, warmup=args.warmup)
+    except torch.OutOfMemoryError as error:
+        settings = f"--settings {' '.join(args.settings)}"
+        raise ValueError(f"{settings}: the U-Nets of all are in memory at once; give fewer ({error})") from error
     title = f"{args.config.stem}, latents {'x'.join(map(str, bench.latents[1:]))}, {device_name(bench.device)}"
     print(f"{title}\n\n{table(figures)}")
     if args.json:

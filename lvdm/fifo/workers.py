@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from lvdm.fifo.ranks import local_world_size
 
-SHARES = 4  # of a batch on a CPU, however many cores it has
+SHARES = 4  # of a batch on a CPU, however many cores it has: how a batch is cut changes how sums are rounded
 
 
 class DeviceMemory(Protocol):
@@ -105,7 +105,8 @@ def is_out_of_memory(error: RuntimeError) -> bool:
 
 @contextmanager
 def workers_of(device: torch.device, *, rows: int | None) -> Iterator[Workers]:
-    """A thread for each core on a CPU, in which torch uses that core alone; else the device itself.
+    """On a CPU a thread for each core, in which torch uses that core alone; beyond SHARES cores, torch uses several in
+    each. Else the device itself.
 
     rows: at most so many rows of a batch in a part; None for as many as fit.
     """
@@ -118,7 +119,8 @@ def workers_of(device: torch.device, *, rows: int | None) -> Iterator[Workers]:
     own_threads = torch.get_num_threads()
     torch.set_num_threads(1)  # idle threads of this one would spin and take the workers' time
     try:
-        with ThreadPoolExecutor(cores, initializer=torch.set_num_threads, initargs=(1,)) as threads:
+        each = max(1, cores // SHARES)
+        with ThreadPoolExecutor(min(cores, SHARES), initializer=torch.set_num_threads, initargs=(each,)) as threads:
             # 4 rows of the embedded model stay in a core's cache.
             yield Workers(SHARES, rows=rows or 4, run=threads.map)
     finally:
