@@ -185,6 +185,8 @@ class ShapeClips(Dataset):
     def __post_init__(self):
         if unknown := self.emphasis.keys() - {*COLORS, *SHAPES, *MOTIONS, *BACKGROUNDS}:
             raise TypeError(f"emphasis is on {', '.join(sorted(unknown))}, which no caption has")
+        if not 0 <= self.whole <= 1:
+            raise TypeError(f"whole is {self.whole}, expected a share from 0 to 1")
 
     @cached_property
     def choices(self) -> list[Scene]:

@@ -56,7 +56,9 @@ def conditioned(studio: Studio, video: Video) -> tuple[GuidedDenoiser, KeyedNois
     device, picture = model.betas.device, None
     for text in dict.fromkeys([*(text for _, text in prompt.schedule), options.negative_prompt]):
         if studio.ranks.first and (unread := model.cond_stage_model.unread(text)):
-            tqdm.write(f"warning: the text encoder does not read the last {unread} tokens of {text!r}", file=sys.stderr)
+            tqdm.write(
+                f"warning: the text encoder does not read the last {unread} tokens of {text[:60]!r}...", file=sys.stderr
+            )
     conditioning = Conditioning.of_text(
         model, prompt.schedule, fps=options.fps, negative=options.negative_prompt, blend=options.prompt_blend
     )

@@ -21,7 +21,7 @@ from lvdm.models.ddpm3d import LatentDiffusion
 from lvdm.training.diffusion import clip_timesteps, contrast, without_temporal_layers
 from lvdm.training.distillation import DistillationTraining
 from lvdm.training.optimization import Optimization
-from lvdm.training.run import Training, start_from
+from lvdm.training.run import Training, read_dataset, start_from
 
 
 def write_configs(folder: Path) -> Path:
@@ -176,6 +176,15 @@ def test_bad_training_configs(tmp_path, change, expected):
     (tmp_path / "bad.yaml").write_text(yaml.safe_dump(config))
     with pytest.raises(ValueError, match=expected):
         Training.from_yaml(tmp_path / "bad.yaml")
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [({"whole": 2}, "whole is 2"), ({"emphasis": {"flying": 2}}, "flying"), ({"speed": 4}, "speed")],
+)
+def test_bad_data_of_training(change, expected):
+    with pytest.raises(ValueError, match=expected):
+        read_dataset({"kind": "shapes", "size": 4} | change)
 
 
 def test_shipped_training_configs_are_valid():
