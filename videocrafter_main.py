@@ -1,6 +1,7 @@
 """Videos of any length from a 16-frame model, by FIFO-Diffusion: `python videocrafter_main.py --help`."""
 
 import sys
+import traceback
 from collections.abc import Sequence
 from contextlib import ExitStack
 from functools import partial
@@ -8,7 +9,7 @@ from functools import partial
 import torch
 
 from lvdm.checkpoint import file_digest
-from lvdm.command import one_line
+from lvdm.command import one_line, says_errors
 from lvdm.config import load_model
 from lvdm.fifo.batch import RankFailedError, Summary, forget_all, make_all
 from lvdm.fifo.compiled import Compiled
@@ -16,7 +17,7 @@ from lvdm.fifo.console import Console
 from lvdm.fifo.lock import held
 from lvdm.fifo.options import DTYPES, Options, check_writable, parse_args
 from lvdm.fifo.prompts import read_prompts, share
-from lvdm.fifo.ranks import Ranks, ranks_of
+from lvdm.fifo.ranks import Ranks, leaving_together, ranks_of
 from lvdm.fifo.record import pass_log, progress_of, write_record
 from lvdm.fifo.state import check_settings
 from lvdm.fifo.stop import Stop, Stopped, stop_on_signals
@@ -76,28 +77,32 @@ def make_video(studio: Studio, video: Video) -> bool:
     return True
 
 
-def main(argv: Sequence[str]) -> int:
-    options = None
+def run_and_tell(options: Options) -> int:
+    """Says how the run ended; returns the exit status."""
     try:
-        options = parse_args(argv)
         several = options.parallel == "windows"
         with ranks_of(torch.device(options.device), wanted=several) as ranks, stop_on_signals(ranks) as stop:
             summary = run(options, ranks, stop)
+    except (ValueError, OSError, torch.OutOfMemoryError, RankFailedError) as error:
+        if options.debug:
+            traceback.print_exc()
+        print(f"error: {one_line(error)}", file=sys.stderr)
+        return 1 if isinstance(error, RankFailedError) else 2
+    if ranks.first:
+        print(f"{summary}; they are below {options.results_root}", flush=True)
+    return 1 if summary.failed else 0
+
+
+@says_errors
+def main(argv: Sequence[str]) -> int:
+    options = parse_args(argv)
+    try:
+        with leaving_together(wanted=options.parallel == "prompts"):
+            return run_and_tell(options)
     except Stopped as stopped:
         again = "the same command without --overwrite" if options.overwrite else "the same command"
         print(f"{stopped}; {again} goes on where it ended", file=sys.stderr)
         return stopped.exit_status
-    except (ValueError, OSError, torch.OutOfMemoryError) as error:
-        if options is not None and options.debug:
-            raise
-        print(f"error: {one_line(error)}", file=sys.stderr)
-        return 2
-    except RankFailedError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    if ranks.first:
-        print(f"{summary}; they are below {options.results_root}")
-    return 1 if summary.failed else 0
 
 
 if __name__ == "__main__":

@@ -409,6 +409,8 @@ def test_cuda_asked_for_and_absent(tmp_path, capfd):
     assert "cuda" in error
 
 
-def test_debug_shows_where_it_happened():
-    with pytest.raises(FileNotFoundError):
-        command("--debug", "--ckpt_path", "nowhere.ckpt")
+def test_debug_shows_where_it_happened(capfd):
+    assert command("--debug", "--ckpt_path", "nowhere.ckpt") == 2
+    error = capfd.readouterr().err
+    assert "Traceback" in error
+    assert "FileNotFoundError" in error

@@ -1,6 +1,7 @@
 """Several processes for one video or one prompt file, as torchrun starts them, over Gloo on a CPU."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -88,6 +89,13 @@ def test_ranks_share_the_prompts(tmp_path):
     assert "1 done" in said.read_text()
     assert command(*flags, tmp_path / "straight") == 0
     assert np.array_equal(frames_below(tmp_path / "out"), frames_below(tmp_path / "straight"))
+
+    blue = one(tmp_path, "out/*blue*")
+    shutil.rmtree(blue)
+    blue.touch()  # where a folder must be: rank 1's only video fails at once, while rank 0 makes two
+    assert torchrun(2, [*flags, tmp_path / "out", "-l", 9, "--parallel", "prompts"], said).wait() == 1
+    assert "0 done, 0 skipped, 1 failed" in said.read_text()
+    assert "2 done, 0 skipped, 0 failed" in said.read_text()
 
 
 @pytest.mark.parametrize(("total", "size"), [(1, 3), (6, 2), (7, 3), (2, 3), (16, 5)])

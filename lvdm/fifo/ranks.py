@@ -1,11 +1,13 @@
 """Several processes, one video: the ranks that torchrun starts share the windows of every pass.
 
 Every rank holds the same queue and takes the same steps; what one of them computed reaches all before the next step.
+Ranks that share prompts instead make their videos alone, and leave together.
 """
 
 import os
+import signal
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import TypeVar
@@ -94,6 +96,26 @@ def ranks_of(device: torch.device, *, wanted: bool) -> Iterator[Ranks]:
     )
     try:
         yield Ranks(dist.get_rank(), dist.get_world_size())
+    finally:
+        dist.destroy_process_group()
+
+
+@contextmanager
+def leaving_together(*, wanted: bool) -> Iterator[None]:
+    """Who comes to the end of this context waits for the others, if it is `wanted` and torchrun started several.
+
+    torchrun ends all as soon as one ends with an exit status other than 0, and that may be for one video that failed.
+    Nobody waits for a rank that died or was stopped, nor longer than a month; a signal ends a rank that waits.
+    """
+    if not wanted or world_size() == 1:
+        yield
+        return
+    dist.init_process_group("gloo", timeout=timedelta(days=30))
+    try:
+        yield
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # Python's own handler would be called after the waiting
+        with suppress(RuntimeError):  # one is gone
+            dist.barrier()
     finally:
         dist.destroy_process_group()
 
