@@ -11,13 +11,13 @@ import torch
 from lvdm.checkpoint import file_digest
 from lvdm.command import one_line, says_errors
 from lvdm.config import load_model
-from lvdm.fifo.batch import RankFailedError, Summary, forget_all, make_all
+from lvdm.fifo.batch import Summary, forget_all, make_all
 from lvdm.fifo.compiled import Compiled
 from lvdm.fifo.console import Console
 from lvdm.fifo.lock import held
 from lvdm.fifo.options import DTYPES, Options, check_writable, parse_args
 from lvdm.fifo.prompts import read_prompts, share
-from lvdm.fifo.ranks import Ranks, leaving_together, ranks_of
+from lvdm.fifo.ranks import RankError, Ranks, leaving_together, ranks_of
 from lvdm.fifo.record import pass_log, progress_of, write_record
 from lvdm.fifo.state import check_settings
 from lvdm.fifo.stop import Stop, Stopped, stop_on_signals
@@ -83,11 +83,11 @@ def run_and_tell(options: Options) -> int:
         several = options.parallel == "windows"
         with ranks_of(torch.device(options.device), wanted=several) as ranks, stop_on_signals(ranks) as stop:
             summary = run(options, ranks, stop)
-    except (ValueError, OSError, torch.OutOfMemoryError, RankFailedError) as error:
+    except (ValueError, OSError, torch.OutOfMemoryError, RankError) as error:
         if options.debug:
             traceback.print_exc()
         print(f"error: {one_line(error)}", file=sys.stderr)
-        return 1 if isinstance(error, RankFailedError) else 2
+        return 1 if isinstance(error, RankError) else 2
     if ranks.first:
         print(f"{summary}; they are below {options.results_root}", flush=True)
     return 1 if summary.failed else 0

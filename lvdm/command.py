@@ -23,6 +23,13 @@ def one_line(message: object) -> str:
     return " ".join(str(message).split())
 
 
+def reason(error: Exception) -> str:
+    """Why something failed, for one line on stderr: with the exception's name, unless it is one that is a sentence."""
+    if isinstance(error, (ValueError, OSError)):
+        return one_line(error)
+    return f"{type(error).__name__}: {one_line(error)}"
+
+
 def says_errors(main: Callable[..., int]) -> Callable[..., int]:
     """`main`, for which a ValueError or OSError is a line on stderr and exit status 2."""
 

@@ -79,6 +79,9 @@ def test_a_rank_that_dies_ends_the_run_by_name(tmp_path):
     said = (tmp_path / "said").read_text()
     assert "rank      : 1" in said
     assert "-9" in said
+    assert "error: another rank is gone" in said
+    assert "rank 0 of 2 failed" not in said
+    assert 'videocrafter_main.py", line' not in said  # as in a traceback of ours; torchrun has its own
 
 
 def test_ranks_share_the_prompts(tmp_path):

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 
 from tqdm import tqdm
 
-from lvdm.command import one_line
+from lvdm.command import reason
 from lvdm.fifo.lock import held
+from lvdm.fifo.ranks import LostRankError, RankError, SharedError
 from lvdm.fifo.stop import Stop
 from lvdm.fifo.video import Video
 
@@ -28,10 +29,6 @@ class Summary:
         return "\n".join([*(f"failed: {failure}" for failure in self.failed if several), counts])
 
 
-class RankFailedError(RuntimeError):
-    """With several ranks, one that failed."""
-
-
 def forget_all(videos: Iterable[Video]) -> None:
     """Makes all `videos` ones that were never begun. One that cannot be, now, is left to its turn."""
     for video in videos:
@@ -45,8 +42,8 @@ def forget_all(videos: Iterable[Video]) -> None:
 def make_all(videos: Sequence[Video], make: Callable[[Video], bool], *, stop: Stop, debug: bool) -> Summary:
     """Makes each video; `make` says whether it was not there already. What fails is told and left behind.
 
-    With several ranks a failure of one ends the run: the others wait for what does not come. Stopped if `stop` says so.
-    With `debug` failures are told with their traceback.
+    With several ranks a failure of one alone ends the run with a RankError. Stopped if `stop` says so. With `debug`
+    failures are told with their traceback.
     """
     ranks = stop.ranks
     done, skipped, failed = 0, 0, []
@@ -54,15 +51,15 @@ def make_all(videos: Sequence[Video], make: Callable[[Video], bool], *, stop: St
         where = f"{video.prompt.text!r} (line {video.prompt.line})"
         try:
             made = make(video)
+        except LostRankError:
+            raise
         except Exception as error:  # whatever it is, a night's other prompts shall not be lost for it
-            expected = isinstance(error, (ValueError, OSError))
-            reason = one_line(error) if expected else f"{type(error).__name__}: {one_line(error)}"
-            failed.append(f"{where}: {reason}")
+            failed.append(f"{where}: {reason(error)}")
             tqdm.write(f"error: {failed[-1]}", file=sys.stderr)
             if debug:
                 tqdm.write(traceback.format_exc(), file=sys.stderr)
-            if ranks.size > 1 and not hasattr(error, "on_all_ranks"):
-                raise RankFailedError(f"rank {ranks.rank} of {ranks.size} failed; the same command goes on") from error
+            if ranks.size > 1 and not isinstance(error, SharedError):
+                raise RankError(f"rank {ranks.rank} of {ranks.size} failed; the same command goes on") from error
             stop.check()
             continue
         if made:

@@ -16,12 +16,29 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from lvdm.command import reason
+
 T = TypeVar("T")
+
+
+class RankError(RuntimeError):
+    """One of several ranks failed alone: the others wait for what does not come."""
+
+
+class LostRankError(RankError):
+    """It was another one than this."""
+
+
+class SharedError(ValueError):
+    """What rank 0 failed at for all, on each of them: they are still in step."""
 
 
 @dataclass(frozen=True)
 class Ranks:
-    """This process's rank among `size`. Rank 0 speaks and writes for all."""
+    """This process's rank among `size`. Rank 0 speaks and writes for all.
+
+    Whoever waits for a rank that is gone raises LostRankError.
+    """
 
     rank: int = 0
     size: int = 1
@@ -43,27 +60,26 @@ class Ranks:
         padded = mine.new_zeros(each, *mine.shape[1:])
         padded[: len(mine)] = mine
         gathered = mine.new_empty(self.size * each, *mine.shape[1:])
-        dist.all_gather_into_tensor(gathered, padded)
+        with _all_there():
+            dist.all_gather_into_tensor(gathered, padded)
         return gathered[:total]
 
     def from_first(self, make: Callable[[], T]) -> T:
-        """What `make` returns on rank 0, where alone it is called.
-
-        If it raises there, all raise the same, with an attribute `on_all_ranks`: they are still in step.
-        """
+        """What `make` returns on rank 0, where alone it is called. If it raises there, all raise SharedError."""
         if self.size == 1:
             return make()
-        answer = [None, None]
+        value, why, failure = None, None, None
         if self.first:
             try:
-                answer = [make(), None]
+                value = make()
             except Exception as error:
-                answer = [None, error]
-        dist.broadcast_object_list(answer)
-        value, error = answer
-        if error is not None:
-            error.on_all_ranks = True
-            raise error
+                why, failure = reason(error), error
+        answer = [value, why]
+        with _all_there():
+            dist.broadcast_object_list(answer)
+        value, why = answer
+        if why is not None:
+            raise SharedError(why) from failure
         return value
 
     def any(self, flag: bool) -> bool:
@@ -71,11 +87,21 @@ class Ranks:
         if self.size == 1:
             return flag
         flags = torch.tensor([int(flag)])
-        dist.all_reduce(flags, dist.ReduceOp.MAX)
+        with _all_there():
+            dist.all_reduce(flags, dist.ReduceOp.MAX)
         return bool(flags.item())
 
 
 ALONE = Ranks()
+
+
+@contextmanager
+def _all_there() -> Iterator[None]:
+    """What torch.distributed raises in this context is a LostRankError."""
+    try:
+        yield
+    except RuntimeError as error:
+        raise LostRankError("another rank is gone; torchrun names it below") from error
 
 
 @contextmanager
