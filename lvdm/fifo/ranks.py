@@ -108,18 +108,19 @@ def _all_there() -> Iterator[None]:
 def ranks_of(device: torch.device, *, wanted: bool) -> Iterator[Ranks]:
     """The ranks that torchrun started, if several are `wanted` for one video; else this process alone.
 
-    Tensors on CUDA go through NCCL, others through Gloo. A rank that died is an error on the others: at once through
-    Gloo, after a minute through NCCL, which does not see it.
+    Tensors on CUDA go through NCCL, others through Gloo. Ranks wait for one another for half an hour, in which one may
+    still load the model, compile, or compute windows on a slow CPU, while another has nothing to do. A rank that died
+    is seen by Gloo at once; maybe not by NCCL, but torchrun then ends the others on its machine, with SIGKILL after
+    30 s. It does not end those on other machines: they wait for an error of NCCL's, or for the half hour.
     """
     if not wanted or world_size() == 1:
         yield ALONE
         return
+    backends = "gloo"
     if device.type == "cuda":
         torch.cuda.set_device(device)
-    minutes = 1 if device.type == "cuda" else 30  # the parts of a pass take as long as the slowest CPU
-    dist.init_process_group(
-        "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo", timeout=timedelta(minutes=minutes)
-    )
+        backends = "cpu:gloo,cuda:nccl"
+    dist.init_process_group(backends, timeout=timedelta(minutes=30))  # torch has one for both
     try:
         yield Ranks(dist.get_rank(), dist.get_world_size())
     finally:
