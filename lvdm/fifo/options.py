@@ -16,7 +16,7 @@ from lvdm.config import read_config
 from lvdm.fifo.mode import Mode
 from lvdm.fifo.pictures import FITS
 from lvdm.fifo.prompts import LARGEST, LONGEST, safe_experiment
-from lvdm.fifo.ranks import global_rank, local_rank, world_size
+from lvdm.fifo.ranks import global_rank, local_rank, local_world_size, world_size
 from lvdm.fifo.sinks import CRF
 from lvdm.fifo.workers import has_bf16_units
 from lvdm.models.samplers.ddim import SPACINGS, TRAIN_STEPS
@@ -133,7 +133,11 @@ def parse_args(argv: Sequence[str]) -> Options:
     _check_counts(args)
     _check_model(args, mode, model)
     _check_numbers(args)
-    device = _device(args.device, rank=local_rank() if world_size() > 1 else args.rank)
+    device = _device(
+        args.device,
+        rank=local_rank() if world_size() > 1 else args.rank,
+        sharing=local_world_size() if args.parallel == "windows" else 1,
+    )
     return Options(
         mode=mode,
         prompt_file=Path(_needed(args, "prompt_file")),
@@ -416,16 +420,27 @@ def _qcache_weight(args: argparse.Namespace, mode: Mode) -> float:
     return mode.qcache_weight
 
 
-def _device(name: str, *, rank: int) -> str:
-    """auto: CUDA if there is one, and then processes that share a machine spread over its devices."""
+def _device(name: str, *, rank: int, sharing: int) -> str:
+    """auto, cuda: processes of one machine spread over its CUDA devices.
+
+    sharing: how many of them share the windows of a video, for which NCCL wants a device each.
+    """
     if not re.fullmatch("auto|cpu|cuda(:[0-9]+)?", name):
         raise ValueError(f"--device {name!r}: must be auto, cpu, cuda or cuda:N")
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    if name == "auto":
-        return f"cuda:{rank % count}" if count else "cpu"
-    if name.startswith("cuda") and int(name.partition(":")[2] or 0) >= count:
+    if name == "cpu" or (name == "auto" and not count):
+        return "cpu"
+    index = name.partition(":")[2]
+    if int(index or 0) >= count:
         raise ValueError(f"--device {name!r}: there are {count} CUDA devices here; use auto or cpu")
-    return name
+    if index and sharing > 1:
+        raise ValueError(f"--device {name!r} --parallel windows: {sharing} ranks need a device each; use --device cuda")
+    if sharing > count:
+        raise ValueError(
+            f"--parallel windows: {sharing} ranks need a CUDA device each, and there are {count} here; "
+            f"start at most {count} (--nproc_per_node), or use --parallel prompts or --device cpu"
+        )
+    return name if index else f"cuda:{rank % count}"
 
 
 def _precision(name: str, device: str) -> str:

@@ -143,7 +143,8 @@ def test_device_and_precision(folder, monkeypatch):
         "": ("cuda:0", "bf16"),
         "--num_processes 4 --rank 3": ("cuda:1", "fp16"),
         "--device cuda:1 --precision fp32": ("cuda:1", "fp32"),
-        "--device cuda --precision fp16": ("cuda", "fp16"),
+        "--device cuda --precision fp16": ("cuda:0", "fp16"),
+        "--device cuda --num_processes 2 --rank 1": ("cuda:1", "fp16"),
         "--device cpu": ("cpu", "bf16" if has_bf16_units() else "fp32"),
     }
     for line, expected in resolved.items():
@@ -151,6 +152,45 @@ def test_device_and_precision(folder, monkeypatch):
         assert (options.device, options.precision) == expected
     with pytest.raises(ValueError, match="--device 'cuda:2'"):
         parse("--device cuda:2")
+
+
+def device_of_the_last_of(ranks, line, monkeypatch):
+    """On a machine with 2 CUDA devices, one of several."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    of_torchrun = {"WORLD_SIZE": 8, "RANK": 7, "LOCAL_WORLD_SIZE": ranks, "LOCAL_RANK": ranks - 1}
+    for name, value in of_torchrun.items():
+        monkeypatch.setenv(name, str(value))
+    return parse(f"{line} --precision fp32").device
+
+
+@pytest.mark.parametrize(
+    ("ranks", "line", "device"),
+    [
+        (2, "", "cuda:1"),
+        (2, "--device cuda", "cuda:1"),
+        (4, "--device cuda --parallel prompts", "cuda:1"),
+        (3, "--parallel prompts", "cuda:0"),
+        (2, "--device cuda:0 --parallel prompts", "cuda:0"),
+        (1, "--device cuda:1", "cuda:1"),
+        (3, "--device cpu", "cpu"),
+    ],
+)
+def test_ranks_spread_over_the_devices_of_a_machine(folder, monkeypatch, ranks, line, device):
+    assert device_of_the_last_of(ranks, line, monkeypatch) == device
+
+
+@pytest.mark.parametrize(
+    ("ranks", "line", "words"),
+    [
+        (3, "", "--parallel windows: 3 ranks .* 2 here; .* --parallel prompts"),
+        (3, "--device cuda", "--parallel windows: 3 ranks .* 2 here"),
+        (2, "--device cuda:1", "--device 'cuda:1' --parallel windows: 2 ranks .* use --device cuda"),
+    ],
+)
+def test_ranks_that_share_windows_need_a_device_each(folder, monkeypatch, ranks, line, words):
+    with pytest.raises(ValueError, match=words):
+        device_of_the_last_of(ranks, line, monkeypatch)
 
 
 @pytest.mark.parametrize(
