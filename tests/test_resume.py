@@ -374,6 +374,23 @@ def test_with_ranks_too_a_failure_costs_one_video(tmp_path):
     assert json.loads(one(tmp_path, "out/*blue*/t2v/t2v.json").read_text())["frames"] == 4
 
 
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM], ids=["SIGKILL", "SIGTERM"])
+def test_nobody_waits_for_a_rank_that_is_gone(tmp_path, number):
+    """Of two ranks that share prompts the first is done, and waits, when the other one dies or is stopped."""
+    table = prompt_file(tmp_path, f"prompt,new_video_length\n{RED},1\n{BLUE},200", name="prompts.csv")
+    flags = [*SMALL, "-p", table, "--output_dir", tmp_path / "out", "--parallel", "prompts"]
+    waiting, busy = start_ranks(flags, tmp_path, 2)
+    while not list(tmp_path.glob("out/*red*/t2v/t2v.json")) or written(tmp_path / "out") == 0:
+        assert waiting.is_alive()
+        time.sleep(0.05)
+    waiting.join(timeout=2)
+    assert waiting.is_alive()
+    os.kill(busy.pid, number)
+    assert ended(busy) == (-number if number == signal.SIGKILL else 128 + number)
+    assert ended(waiting) == 0
+    assert "Traceback" not in (tmp_path / "said").read_text()
+
+
 def test_a_run_does_not_need_to_be_heard(tmp_path):
     """The terminal is closed, or the program that read the words has ended."""
     flags = [*SMALL, "-p", prompt_file(tmp_path, RED, BLUE), "-l", 6, "--output_dir", tmp_path / "out"]
