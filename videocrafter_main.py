@@ -32,6 +32,7 @@ def run(options: Options, ranks: Ranks, stop: Stop) -> Summary:
     prompts = read_prompts(options.prompt_file, experiment=options.experiment, with_pictures=options.mode.from_picture)
     prompts = share(prompts, rank=options.rank, num_processes=options.num_processes)
     device = torch.device(options.device)
+    torch.backends.cudnn.allow_tf32 = options.precision != "fp32"  # which rounds what convolutions multiply to 10 bits
     model = load_model(
         options.config,
         options.ckpt_path,
