@@ -106,7 +106,7 @@ def load_model(
     for name, module in model.named_children():
         if module is not model.model:
             module.to(homes[name], torch.float32)
-    waiting = [network for name in offloaded for network in networks_of(model.get_submodule(name))]
+    waiting = [network for name, part in model.named_children() if name in offloaded for network in networks_of(part)]
     take_turns(device, waiting, stay="model" in offloaded)
     for name, buffer in model.named_buffers(recurse=False):
         model.register_buffer(name, buffer.to(device))
