@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from lvdm.basics import GroupNorm, zero_module
 
 TEXT_TOKENS = 77  # tokens of the context that are text; those behind them, if any, are of an image
-LONGEST_BATCH = 2**16 - 1  # a CUDA kernel takes no larger one
+LONGEST_BATCH = 2**16 - 1  # CUDA's limit for the second and third side of a grid of blocks, where kernels put it
 SHORT = 128  # up to so many keys, plain products beat the flash kernel on a CPU, above all in the backward pass
 
 
