@@ -4,15 +4,16 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 
-import imageio.v3 as iio
 import numpy as np
 import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from lvdm.checkpoint import file_digest
+from lvdm.fifo.fragments import run_ffmpeg
 
 FITS = ("crop", "pad", "stretch")
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP")  # Pillow's names; it knows others that run programs
@@ -122,7 +123,8 @@ def _first_frame(path: Path) -> Image.Image:
     except UnidentifiedImageError:
         if not _is_video(path):
             raise
-        return Image.fromarray(next(iter(iio.imiter(path, plugin="FFMPEG"))))
+    first = ["-frames:v", "1", "-f", "image2pipe", "-c:v", "ppm", "-pix_fmt", "rgb24", "-"]
+    return Image.open(BytesIO(run_ffmpeg(["-i", f"file:{path}", *first])), formats=["PPM"])
 
 
 def _is_video(path: Path) -> bool:

@@ -1,11 +1,14 @@
 """Pictures of every kind and size, and files that are none."""
 
+from pathlib import Path
+
 import imageio.v3 as iio
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
+from lvdm.fifo.fragments import run_ffmpeg
 from lvdm.fifo.pictures import FITS, MAX_PIXELS, MAX_SIDE, Picture, as_tensor
 
 RED, BLUE = (200, 30, 40), (20, 40, 210)
@@ -41,6 +44,25 @@ def test_first_frame_of_a_video(tmp_path, suffix):
     frames = np.stack([np.asarray(halves(64, 48)), np.zeros((48, 64, 3), np.uint8), np.zeros((48, 64, 3), np.uint8)])
     iio.imwrite(tmp_path / f"clip.{suffix}", frames)
     assert near(pixel(Picture.find(f"clip.{suffix}", folder=tmp_path).open(), 0.2, 0.5), RED, 40)  # chroma is coarse
+
+
+@pytest.mark.parametrize("name", ["clip", "clip.png", "clip.m4v", "a:b%03d.mp4"])
+def test_videos_are_known_by_their_content(tmp_path, monkeypatch, name):
+    iio.imwrite(tmp_path / "clip.mp4", np.asarray(halves(64, 48))[None].repeat(3, 0))
+    (tmp_path / "clip.mp4").rename(tmp_path / name)
+    monkeypatch.chdir(tmp_path)
+    assert near(pixel(Picture.find(name, folder=Path()).open(), 0.2, 0.5), RED, 40)
+
+
+def test_a_video_of_a_turned_phone_is_upright_and_nothing_is_said(tmp_path, caplog):
+    iio.imwrite(tmp_path / "lying.mp4", np.asarray(halves(64, 48))[None].repeat(3, 0))
+    turned = ["-display_rotation", "90", "-i", f"{tmp_path}/lying.mp4", "-c", "copy", f"{tmp_path}/turned.mp4"]
+    run_ffmpeg(turned)
+    image = Picture.find("turned.mp4", folder=tmp_path).open()
+    assert image.size == (48, 64)
+    assert near(pixel(image, 0.5, 0.2), BLUE, 40)
+    assert near(pixel(image, 0.5, 0.8), RED, 40)
+    assert not caplog.records
 
 
 def test_upright_as_exif_says(tmp_path):
