@@ -57,6 +57,7 @@ class Conditioning:
         if len(self.contexts) == 1:
             return self.contexts.expand(len(frames), -1, -1, -1)
         contexts = self.contexts[:, 0]  # (K, L, D)
+        frames = frames.contiguous()  # bucketize warns of windows, which overlap
         latest = (torch.bucketize(frames, self.starts, right=True) - 1).clamp(min=0)  # (B, T)
         share = ((frames - self.starts[latest] + 1) / (self.blend + 1)).clamp(0, 1)  # of the latest prompt
         share = torch.where(latest > 0, share, 1)[..., None, None].to(contexts, non_blocking=True)

@@ -1,5 +1,7 @@
 """Contexts of text and picture, and guidance."""
 
+import warnings
+
 import pytest
 import torch
 from conftest import ROOT, with_golden_weights
@@ -73,6 +75,19 @@ def test_a_schedule_switches_at_that_very_frame(visual_model):
         for context, name in zip(row, names, strict=True):
             torch.testing.assert_close(context[:77], text_of(visual_model, name))
             assert torch.equal(context[77:], picture[0, 0])
+
+
+def test_overlapping_windows_of_a_schedule_raise_no_warning(visual_model):
+    conditioning = Conditioning.of_text(visual_model, [(0, "a cat"), (5, "a dog")], fps=8)
+    windows = torch.arange(10).unfold(0, 4, 2)
+    torch.set_warn_always(True)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            contexts = conditioning.at(windows)
+    finally:
+        torch.set_warn_always(False)
+    assert torch.equal(contexts, conditioning.at(windows.clone()))
 
 
 def test_blending_goes_evenly_from_one_prompt_to_the_next(visual_model):
