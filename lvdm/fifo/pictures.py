@@ -49,7 +49,7 @@ class Picture:
 
         Raises ValueError with a sentence that begins with the name.
         """
-        places = [Path(name)] if Path(name).is_absolute() else [folder / name, Path(name)]
+        places = list(dict.fromkeys([folder / name, Path(name)]))  # once if that is the same
         try:
             path = next((place for place in places if place.is_file()), None)
             if path is None:

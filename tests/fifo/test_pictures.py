@@ -161,6 +161,14 @@ def test_the_digest_is_of_the_file(tmp_path):
     assert a == b != c
 
 
+def test_a_place_is_named_once(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name, folder in (("a.png", Path()), (str(tmp_path / "a.png"), tmp_path / "here")):
+        with pytest.raises(ValueError, match="no such picture") as raised:
+            Picture.find(name, folder=folder)
+        assert str(raised.value).endswith(f"; looked for {name}")
+
+
 def bad_files(folder) -> None:
     Image.new("RGB", (1, 1)).save(folder / "dot.png")
     Image.new("RGB", (20_000, 20)).save(folder / "long.png")
