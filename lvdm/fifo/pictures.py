@@ -53,7 +53,8 @@ class Picture:
         try:
             path = next((place for place in places if place.is_file()), None)
             if path is None:
-                raise ValueError(f"there is no such picture; looked for {' and '.join(map(str, places))}")
+                other = next((f"{place} is no file" for place in places if place.exists()), "")
+                raise ValueError(other or f"there is no such picture; looked for {' and '.join(map(str, places))}")
             picture = cls(path, file_digest(path))
             picture.open()
         except (OSError, ValueError) as error:

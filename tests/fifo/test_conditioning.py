@@ -29,6 +29,11 @@ def test_without_a_picture_both_halves_have_the_blank_one(visual_model):
         torch.testing.assert_close(half[:, :, :77], visual_model.encode_text([text]))
 
 
+def test_decoded_pictures_beyond_black_and_white_are_clamped(visual_model):
+    pictures = 3 * torch.randn(1, 3, 64, 96, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(visual_model.encode_pictures(pictures), visual_model.encode_pictures(pictures.clamp(-1, 1)))
+
+
 def test_a_picture_takes_the_place_of_the_one_before(visual_model):
     torch.manual_seed(0)
     blank = Conditioning.of_text(visual_model, CAT, fps=8)

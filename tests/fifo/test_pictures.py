@@ -190,7 +190,7 @@ def bad_files(folder) -> None:
     [
         ("nowhere.png", ["no such picture"]),
         ("a" * 400, ["too long"]),
-        ("folder.png", ["no such picture"]),
+        ("folder.png", ["folder.png is no file"]),
         ("dot.png", ["1 x 1", "16"]),
         ("long.png", ["20000 x 20", str(MAX_SIDE)]),
         ("large.png", ["12000 x 12000", f"{MAX_PIXELS:,}"]),
