@@ -6,19 +6,35 @@ videos are files, or folders of numbered pictures; a .txt of the same name besid
 
 import json
 import re
+import struct
+import subprocess
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any
 
 import imageio.v3 as iio
 import numpy as np
+from imageio_ffmpeg import get_ffmpeg_exe
+from PIL import Image
 
 from lvdm.files import VIDEO_SUFFIXES
 
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
 MIN_SIDE = 16  # pixels; a tile of lvdm.evaluation.motion
+# What decoders raise for a broken file: Pillow most of these, one for each way in which a file can be broken.
+BROKEN = (
+    OSError,
+    ValueError,
+    SyntaxError,
+    EOFError,
+    IndexError,
+    RuntimeError,
+    struct.error,
+    Image.DecompressionBombError,
+)
 
 
 class UnreadableVideoError(ValueError):
@@ -99,17 +115,18 @@ def read_frames(path: Path) -> Iterator[np.ndarray]:
     """
     shape = None
     try:
-        for frame in _decoded(path):
+        for number, frame in enumerate(_decoded(path)):
             if frame.dtype != np.uint8 or frame.ndim != 3 or frame.shape != (shape or (*frame.shape[:2], 3)):
-                raise ValueError(f"a frame is {frame.dtype} {frame.shape}, expected uint8 {shape or '(H, W, 3)'}")
+                expected = shape or "(H, W, 3)"
+                raise ValueError(f"frame {number} is {frame.dtype} {frame.shape}, expected uint8 {expected}")
             if min(frame.shape[:2]) < MIN_SIDE:
                 raise ValueError(
                     f"frames are {frame.shape[0]}x{frame.shape[1]}, at least {MIN_SIDE}x{MIN_SIDE} are needed"
                 )
             shape = frame.shape
             yield frame
-    except (OSError, ValueError, SyntaxError, EOFError, IndexError, RuntimeError) as error:
-        reason = str(error).partition("\n")[0] or type(error).__name__  # SyntaxError: Pillow's word for a broken file
+    except BROKEN as error:
+        reason = str(error).partition("\n")[0] or type(error).__name__
         raise UnreadableVideoError(f"{path}: {reason}") from error
     if shape is None:
         raise UnreadableVideoError(f"{path}: there is no frame in it")
@@ -140,7 +157,8 @@ def _sources_at(path: Path) -> Iterator[Source | UnreadableVideoError]:
         return
     for video in [path, *sorted(path.rglob("*"))]:
         whole = ".partial" not in video.suffixes  # what a run is still writing is not
-        if whole and (video.suffix.lower() in VIDEO_SUFFIXES if video.is_file() else _is_frame_folder(video)):
+        least = 1 if video == path else 2  # pictures
+        if whole and (video.suffix.lower() in VIDEO_SUFFIXES if video.is_file() else _is_frame_folder(video, least)):
             yield _loose(video, root=path)
 
 
@@ -168,15 +186,50 @@ def _schedule(text: str) -> tuple[tuple[int, str], ...]:
 
 def _decoded(path: Path) -> Iterator[np.ndarray]:
     if path.is_dir():
-        return (iio.imread(picture, mode="RGB") for picture in _pictures(path))
+        return map(_picture, _pictures(path))
     if path.suffix.lower() == ".gif":
         return iio.imiter(path, plugin="pillow", mode="RGB")
-    return iio.imiter(path, plugin="FFMPEG")
+    return _film(path)
+
+
+def _picture(path: Path) -> np.ndarray:
+    with Image.open(path) as image:
+        if image.mode[0] in "IF":  # Pillow would cut such levels off at 255
+            raise ValueError(f"{path.name} is not of 8 bits (Pillow's mode {image.mode})")
+        return np.array(image.convert("RGB"))
+
+
+def _film(path: Path) -> Iterator[np.ndarray]:
+    """The frames that the file holds, each once: ffmpeg, unless told, repeats some where the rate is not constant.
+
+    ValueError where ffmpeg finds a fault, at which it would otherwise end as if there were no more.
+    """
+    source = [get_ffmpeg_exe(), "-v", "error", "-xerror", "-i", f"file:{path}", "-map", "0:v:0"]
+    pictures = ["-fps_mode", "passthrough", "-pix_fmt", "rgb24", "-c:v", "ppm", "-f", "image2pipe", "-"]
+    with TemporaryFile() as said:
+        with subprocess.Popen(
+            [*source, *pictures], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=said
+        ) as ffmpeg:
+            try:
+                while ffmpeg.stdout.readline():  # "P6", then the size, then the highest level, then the pixels
+                    width, height = map(int, ffmpeg.stdout.readline().split())
+                    ffmpeg.stdout.readline()
+                    frame = np.empty((height, width, 3), np.uint8)
+                    if ffmpeg.stdout.readinto(frame) < frame.nbytes:
+                        break
+                    yield frame
+                ffmpeg.wait()
+            finally:
+                ffmpeg.kill()  # for who wants no more frames
+        if ffmpeg.returncode != 0:
+            said.seek(0)
+            line = said.readline().decode(errors="replace").strip()
+            raise ValueError(re.sub(r"^\[[^]]*\] ", "", line) or f"ffmpeg ended with status {ffmpeg.returncode}")
 
 
 def _pictures(folder: Path) -> list[Path]:
     """In the order of the numbers in their names, so that 10 comes after 9."""
-    pictures = (path for path in folder.iterdir() if path.suffix.lower() in PICTURE_SUFFIXES)
+    pictures = (path for path in _files(folder) if path.suffix.lower() in PICTURE_SUFFIXES)
     return sorted(pictures, key=lambda path: [int(part) if part.isdecimal() else part for part in _parts(path.name)])
 
 
@@ -184,7 +237,12 @@ def _parts(name: str) -> list[str]:
     return re.split(r"([0-9]+)", name)  # texts and numbers in turn, a text first
 
 
-def _is_frame_folder(path: Path) -> bool:
-    """Whether a folder holds at least two pictures, and nothing else: a folder of contact sheets holds more."""
-    files = list(path.iterdir()) if path.is_dir() else []
-    return len(files) > 1 and all(file.is_file() and file.suffix.lower() in PICTURE_SUFFIXES for file in files)
+def _is_frame_folder(path: Path, least: int) -> bool:
+    """Whether a folder holds `least` pictures, and nothing else: a folder of contact sheets holds more."""
+    files = _files(path) if path.is_dir() else []
+    return len(files) >= least and all(file.is_file() and file.suffix.lower() in PICTURE_SUFFIXES for file in files)
+
+
+def _files(folder: Path) -> list[Path]:
+    """What is in a folder, but for what file managers leave there: .DS_Store, ._0.png, Thumbs.db."""
+    return [path for path in folder.iterdir() if path.name[0] != "." and path.name != "Thumbs.db"]
