@@ -20,6 +20,7 @@ from lvdm.command import Parser, says_errors
 from lvdm.evaluation.gallery.media import Clip, from_gif
 from lvdm.evaluation.gallery.page import page
 from lvdm.evaluation.gallery.videos import find_videos, read_curves
+from lvdm.evaluation.reading import BROKEN
 from lvdm.files import whole_file
 
 
@@ -34,7 +35,7 @@ def write_gallery(args: argparse.Namespace, scratch: Path) -> str:
     for video in tqdm(videos, desc="videos", leave=False, disable=None):
         try:
             clips[video.folder] = Clip.read(video.file) if video.file.suffix == ".mp4" else from_gif(video.file, media)
-        except (OSError, ValueError, SyntaxError) as error:  # SyntaxError: Pillow's word for a broken file
+        except BROKEN as error:
             sentence, _, _ = str(error).partition("\n")
             problems.append(f"{video.folder}: {sentence}")
     for problem in problems:

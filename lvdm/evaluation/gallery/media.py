@@ -61,8 +61,8 @@ class Clip:
 def from_gif(gif: Path, folder: Path) -> Clip:
     """An MP4 in `folder` with the frames of `gif`, which no browser can stop at a frame; made if it is not there yet.
 
-    The file is named after the content. An odd last row or column of pixels is left out: H.264 has none. ValueError,
-    OSError or SyntaxError (Pillow's word for a broken file) if the GIF cannot be read.
+    The file is named after the content. An odd last row or column of pixels is left out: H.264 has none. One of
+    lvdm.evaluation.reading.BROKEN if the GIF cannot be read.
     """
     path = folder / f"{hashlib.sha256(gif.read_bytes()).hexdigest()[:32]}.mp4"
     if not path.exists():
