@@ -5,11 +5,12 @@ videos are files, or folders of numbered pictures; a .txt of the same name besid
 """
 
 import json
+import os
 import re
 import struct
 import subprocess
-from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryFile
@@ -45,7 +46,8 @@ class UnreadableVideoError(ValueError):
 class Source:
     """A video to evaluate.
 
-    path: a file, or a folder of pictures. name: what tells it from others of its experiment, where there is no record.
+    path: a file, or a folder of pictures. root: the folder that its experiment is in; of a result, that of the prompts.
+    name: what tells it from others of its experiment, where there is no record.
     schedule: from which frame on it shows which prompt; empty where no prompt is known. key: what a video of another
     experiment has in common with it if the two can be compared as a pair: prompt, seed and the like.
     """
@@ -55,7 +57,7 @@ class Source:
     experiment: str
     name: str
     schedule: tuple[tuple[int, str], ...]
-    key: tuple[Any, ...]
+    key: tuple[Hashable, ...]
 
     @property
     def prompt(self) -> str:
@@ -66,24 +68,40 @@ class Source:
 def find_sources(paths: Sequence[Path]) -> tuple[list[Source], list[str]]:
     """All videos at or below `paths`, each once, and a sentence for each that has a record but cannot be read.
 
-    Experiments of one name in several of the paths are told apart by the path before the name.
+    Experiments of one name in several of the paths are told apart by the path before the name, and so are those in
+    several folders below a path if a video of one is a pair of a video of another, as of two models. No key occurs
+    twice in an experiment: a second video, as cat.gif beside cat.mp4, has a number in its key.
     FileNotFoundError for a path that is not there.
     """
-    sources, problems = {}, []
+    sources: dict[Path, tuple[Path, Source]] = {}  # with the one of `paths` where it was found
+    problems = []
     for path in paths:
         if not path.exists():
             raise FileNotFoundError(f"{path}: there is no such file or folder; RESULTS are videos, or folders of them")
         for found in _sources_at(path):
             if isinstance(found, Source):
-                sources.setdefault(found.path.resolve(), found)
+                sources.setdefault(found.path.resolve(), (path if path.is_dir() else path.parent, found))
             else:
                 problems.append(str(found))
-    roots = Counter(experiment for _, experiment in {(one.root, one.experiment) for one in sources.values()})
-    named = [
-        replace(one, experiment=f"{one.root}/{one.experiment}") if roots[one.experiment] > 1 else one
-        for one in sources.values()
-    ]
-    return named, problems
+    return _told_apart(list(sources.values())), problems
+
+
+def _told_apart(sources: Sequence[tuple[Path, Source]]) -> list[Source]:
+    """Each source, found at the path before it, with the experiment and the key that `find_sources` promises."""
+    paths, roots = defaultdict(set), defaultdict(set)
+    for path, one in sources:
+        paths[one.experiment].add(path)
+        roots[path, one.experiment, one.key].add(one.root)
+    mixed = {(path, experiment) for (path, experiment, _), places in roots.items() if len(places) > 1}
+    named, seen = [], Counter()
+    for path, one in sources:
+        front = path if len(paths[one.experiment]) > 1 else Path()
+        below = os.path.relpath(one.root, path) if (path, one.experiment) in mixed else ""
+        experiment = (front / below / one.experiment).as_posix()
+        number = seen[experiment, one.key]
+        seen[experiment, one.key] += 1
+        named.append(replace(one, experiment=experiment, key=(*one.key, number) if number else one.key))
+    return named
 
 
 def find_records(root: Path) -> Iterator[Path]:
@@ -141,7 +159,7 @@ def fingerprint(path: Path) -> list[tuple[str, int, int]]:
 def _sources_at(path: Path) -> Iterator[Source | UnreadableVideoError]:
     """Results if there are any at or below `path`; otherwise all videos."""
     if path.is_file():
-        yield _loose(path, root=path.parent)
+        yield _loose(path)
         return
     any_result = False
     for record_path in find_records(path):
@@ -149,7 +167,7 @@ def _sources_at(path: Path) -> Iterator[Source | UnreadableVideoError]:
             record = read_record(record_path)
             if record is not None:
                 any_result = True
-                yield _result(record_path.parent, record, root=path)
+                yield _result(record_path.parent, record)
         except (UnreadableVideoError, FileNotFoundError) as error:
             any_result = True
             yield UnreadableVideoError(str(error))
@@ -159,29 +177,34 @@ def _sources_at(path: Path) -> Iterator[Source | UnreadableVideoError]:
         whole = ".partial" not in video.suffixes  # what a run is still writing is not
         least = 1 if video == path else 2  # pictures
         if whole and (video.suffix.lower() in VIDEO_SUFFIXES if video.is_file() else _is_frame_folder(video, least)):
-            yield _loose(video, root=path)
+            yield _loose(video)
 
 
-def _result(folder: Path, record: Mapping[str, Any], *, root: Path) -> Source:
-    text = record["prompt"]
-    picture = (record.get("image") or {}).get("digest")
-    key = (text, record.get("seed"), record.get("repetition", 0), picture)
-    return Source(result_video(folder), root, folder.name, folder.parent.name, _schedule(text), key)
+def _result(folder: Path, record: Mapping[str, Any]) -> Source:
+    text, image = record["prompt"], record.get("image")
+    picture = image.get("digest") if isinstance(image, dict) else None
+    others = (record.get("seed"), record.get("repetition", 0), picture)
+    key = tuple(json.dumps(value) if isinstance(value, (dict, list)) else value for value in others)
+    return Source(
+        result_video(folder), folder.parent.parent, folder.name, folder.parent.name, _schedule(text), (text, *key)
+    )
 
 
-def _loose(path: Path, *, root: Path) -> Source:
+def _loose(path: Path) -> Source:
     name = path.name if path.is_dir() else path.stem
     caption = path.with_name(f"{name}.txt")
     schedule = _schedule(caption.read_text(encoding="utf-8", errors="replace").strip()) if caption.is_file() else ()
-    return Source(path, root, path.resolve().parent.name, name, schedule, (name,))
+    folder = Path(os.path.abspath(path)).parent
+    return Source(path, folder.parent, folder.name, name, schedule, (name,))
 
 
 def _schedule(text: str) -> tuple[tuple[int, str], ...]:
     """From which frame on, which prompt: `text` is a prompt, or a schedule of prompts as lvdm.fifo.prompts reads it."""
     try:
-        return tuple((int(start), str(prompt)) for start, prompt in json.loads(text).items())
-    except (ValueError, AttributeError):
+        schedule = sorted((int(start), str(prompt)) for start, prompt in json.loads(text).items())
+    except (ValueError, AttributeError, RecursionError):
         return ((0, text),)
+    return tuple(schedule) if schedule and schedule[0][0] == 0 else ((0, text),)
 
 
 def _decoded(path: Path) -> Iterator[np.ndarray]:

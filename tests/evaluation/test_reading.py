@@ -1,5 +1,6 @@
 """Videos as other programs leave them: of one frame, of odd sizes, damaged, at a changing rate, twice in a tree."""
 
+import json
 import subprocess
 from contextlib import suppress
 from pathlib import Path
@@ -12,6 +13,7 @@ from PIL import Image
 
 from lvdm.evaluation.measure import Instruments, measure
 from lvdm.evaluation.reading import UnreadableVideoError, find_sources, read_frames
+from lvdm.evaluation.report import Report
 from lvdm.fifo.sinks import GifSink
 
 
@@ -114,3 +116,81 @@ def test_frames_that_do_not_fit_are_named(tmp_path):
     Image.fromarray(pictures(1)[0][..., 0].astype(np.uint16) * 257).save(deep / "1.png")
     with pytest.raises(UnreadableVideoError, match=r"deep: 1\.png is not of 8 bits"):
         measured(deep)
+
+
+def result(root: Path, name: str, experiment: str, level: int, **others: object) -> None:
+    """A result of two windows, the second of which is brighter by `level`; the name is that of the prompt, too."""
+    folder = root / name / experiment
+    levels = np.repeat([60, 60 + level], 16)
+    write_pictures(folder / "fifo", [np.full((16, 16, 3), value, np.uint8) for value in levels])
+    record = {"prompt": name, "seed": 0} | others
+    (folder / f"{experiment}.json").write_text(json.dumps(record))
+
+
+def drifts(*paths: Path, baseline: str | None = None) -> dict[str, tuple]:
+    """Experiment -> how many videos, their mean drift, and the difference to the baseline, if there is one."""
+    sources, problems = find_sources(paths)
+    assert problems == []
+    report = Report([(one, measure(one, Instruments())) for one in sources], baseline, {}, {}, [])
+    rows = [row for row in report.rows() if row.metric == "brightness_drift"]
+    return {
+        row.experiment: (row.summary.videos, round(row.summary.mean), row.against and round(row.against.mean))
+        for row in rows
+    }
+
+
+def test_models_in_one_tree_are_not_mixed(tmp_path):
+    for model, level in (("a", 10), ("b", 30)):
+        for prompt in ("p", "q"):
+            result(tmp_path / model / "noise", prompt, "t2v", level)
+    result(tmp_path / "b" / "noise", "p", "other", 50)
+    assert drifts(tmp_path, baseline="a/noise/t2v") == {
+        "a/noise/t2v": (2, 10, None),
+        "b/noise/t2v": (2, 30, 20),
+        "other": (1, 50, 40),
+    }
+    assert set(drifts(tmp_path / "b")) == {"t2v", "other"}
+
+
+def test_seeds_in_folders_of_their_own_are_one_experiment(tmp_path):
+    for seed in (1, 2):
+        result(tmp_path / f"seed_{seed}", "p", "t2v", 10 * seed, seed=seed)
+        result(tmp_path / f"seed_{seed}", "p", "other", 20 * seed, seed=seed)
+    assert drifts(tmp_path, baseline="t2v") == {"t2v": (2, 15, None), "other": (2, 30, 15)}
+
+
+def test_no_video_hides_another_of_its_experiment(tmp_path):
+    """Two results with one prompt and seed, and files that differ in nothing but the suffix."""
+    for folder, level in (("p", 10), ("p2", 30)):
+        result(tmp_path / "results", folder, "t2v", level, prompt="p")
+    assert drifts(tmp_path / "results") == {"t2v": (2, 20, None)}
+    loose = tmp_path / "loose"
+    frames = [np.full((16, 16, 3), value, np.uint8) for value in np.repeat([60, 90], 16)]
+    write_pictures(loose / "cat", frames)
+    write_film(loose / "cat.mkv", frames)
+    with GifSink(loose / "cat.gif", fps=8, comment="") as sink:
+        for frame in frames:
+            sink.write(frame)
+    assert drifts(loose) == {"loose": (3, 30, None)}
+
+
+@pytest.mark.parametrize(
+    ("text", "schedule"),
+    [
+        ('{"8": "b", "0": "a"}', ((0, "a"), (8, "b"))),
+        ('{"8": "b"}', ((0, '{"8": "b"}'),)),  # nothing is shown before it: this is no schedule
+        ("{}", ((0, "{}"),)),
+        ("[" * 100_000, ((0, "[" * 100_000),)),
+    ],
+)
+def test_schedules_begin_at_the_first_frame(text, schedule, tmp_path):
+    write_pictures(tmp_path / "cat", pictures(2))
+    (tmp_path / "cat.txt").write_text(text)
+    (source,), _ = find_sources([tmp_path])
+    assert source.schedule == schedule
+
+
+def test_records_of_other_programs_are_no_riddle(tmp_path):
+    for number, others in enumerate(({"image": "cat.png"}, {"seed": [1, 2]}, {"seed": {"a": 1}, "image": 5})):
+        result(tmp_path, f"p{number}", "t2v", 0, **others)
+    assert drifts(tmp_path) == {"t2v": (3, 0, None)}
