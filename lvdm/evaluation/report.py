@@ -74,7 +74,7 @@ def markdown(report: Report) -> str:
     columns = ["metric", "experiment", "prompts", "mean", "SD", "95 % interval"]
     if report.baseline:
         columns += [f"less {report.baseline}", "95 % interval", "pairs"]
-    lines = [f"| {' | '.join(columns)} |", "|---" * len(columns) + "|"]
+    lines = [_line(columns), "|---" * len(columns) + "|"]
     for row in report.rows():
         column = COLUMNS[row.metric]
         arrow = {"higher": " ↑", "lower": " ↓", "": ""}[column.better]
@@ -83,7 +83,7 @@ def markdown(report: Report) -> str:
         cells += [_number(one.deviation), _interval(one)]
         if report.baseline:
             cells += [_number(other.mean, sign=True), _interval(other), other.videos] if other else [""] * 3
-        lines.append(f"| {' | '.join(map(str, cells))} |")
+        lines.append(_line(cells))
     notes = [f"{what}: {name}" for what, name in report.encoders.items()]
     reasons: dict[str, list[str]] = {}
     for name, reason in report.missing().items():
@@ -92,6 +92,8 @@ def markdown(report: Report) -> str:
     forms = sorted({source.path.suffix or "pictures" for source, _ in report.videos})
     if len(forms) > 1:
         notes.append(f"videos are of several kinds ({', '.join(forms)}): lossy files change flickering and duplicates")
+    if len({(one.height, one.width) for _, one in report.videos}) > 1:
+        notes.append("videos are of several sizes: motion is in the pixels of each")
     for kind in ("seams", "duplicates"):
         for source, measurement in report.videos:
             if frames := getattr(measurement, kind):
@@ -162,6 +164,12 @@ def _content(report: Report) -> dict[str, Any]:
             for source, measurement in report.videos
         ],
     }
+
+
+def _line(cells: Sequence[Any]) -> str:
+    r"""A line of a table; a bar in a name is written \|, as Markdown has it."""
+    texts = (str(cell).replace("|", r"\|") for cell in cells)
+    return f"| {' | '.join(texts)} |"
 
 
 def _number(value: float | None, *, sign: bool = False) -> str:

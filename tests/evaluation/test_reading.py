@@ -1,6 +1,7 @@
 """Videos as other programs leave them: of one frame, of odd sizes, damaged, at a changing rate, twice in a tree."""
 
 import json
+import re
 import subprocess
 from contextlib import suppress
 from pathlib import Path
@@ -13,7 +14,7 @@ from PIL import Image
 
 from lvdm.evaluation.measure import Instruments, measure
 from lvdm.evaluation.reading import UnreadableVideoError, find_sources, read_frames
-from lvdm.evaluation.report import Report
+from lvdm.evaluation.report import Report, markdown
 from lvdm.fifo.sinks import GifSink
 
 
@@ -125,6 +126,17 @@ def result(root: Path, name: str, experiment: str, level: int, **others: object)
     write_pictures(folder / "fifo", [np.full((16, 16, 3), value, np.uint8) for value in levels])
     record = {"prompt": name, "seed": 0} | others
     (folder / f"{experiment}.json").write_text(json.dumps(record))
+
+
+def test_a_bar_in_a_name_is_no_column_and_sizes_are_told(tmp_path):
+    folders = [tmp_path / name for name in ("a|b", "c")]
+    for folder, width in zip(folders, (96, 128), strict=True):
+        write_pictures(folder / "cat", pictures(2, width=width))
+    sources, _ = find_sources(folders)
+    text = markdown(Report([(one, measure(one, Instruments())) for one in sources], "a|b", {}, {}, []))
+    columns = {len(re.findall(r"(?<!\\)\|", line)) for line in text.splitlines() if line.startswith("|")}
+    assert columns == {10}
+    assert "several sizes" in text
 
 
 def drifts(*paths: Path, baseline: str | None = None) -> dict[str, tuple]:
