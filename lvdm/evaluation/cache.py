@@ -13,7 +13,7 @@ from lvdm.evaluation.metrics import Curve
 from lvdm.evaluation.reading import Source, fingerprint
 from lvdm.files import whole_file
 
-VERSION = 1  # of the metrics: another number where a change to them changes results
+VERSION = 2  # of the metrics: another number where a change to them changes results
 
 
 def measured(

@@ -1,4 +1,8 @@
-"""Frames at which something happens: seams, where the picture jumps, and duplicates, where it stands still."""
+"""Frames at which something happens: seams, where the picture jumps, and duplicates, where it stands still.
+
+A smooth motion does neither: where it is fastest the pairs beside are fast, too, and where it turns back, as at the
+ends of an oscillation, two frames may be alike, but so are the ones before and after them.
+"""
 
 import statistics
 from collections import deque
@@ -6,27 +10,29 @@ from dataclasses import dataclass, field
 
 REACH = 8  # pairs before and after, whose median says what is usual here
 SEAM = 3.0  # times the usual difference
+BUMP = 2.0  # times the second largest difference of the two pairs before and the two after
 MIN_SEAM = 2.0  # levels of 255, on average over all pixels
 DUPLICATE = 0.1  # of the usual difference; files that are not lossless do not repeat a frame exactly
 SAME = 0.02  # levels of 255: less is no difference, whatever is usual
+TURN = 0.5  # of the smaller difference beside: if what is before and behind differs by less, the motion turns back
 
 
 @dataclass
 class Events:
-    """Takes the difference of each pair of frames, 0-255, and finds the frames that open a seam or repeat the last.
+    """Takes the differences of frames, 0-255, and finds the frames that open a seam or repeat the last.
 
-    It judges a pair when it knows REACH pairs on either side, and holds no more than those.
+    It judges a pair of frames when it knows REACH pairs on either side, and holds no more than those.
     """
 
     seams: list[int] = field(default_factory=list)
     duplicates: list[int] = field(default_factory=list)
-    _pairs: deque[float] = field(default_factory=lambda: deque(maxlen=2 * REACH + 1))
+    _pairs: deque[tuple[float, float]] = field(default_factory=lambda: deque(maxlen=2 * REACH + 1))
     _taken: int = 0
     _judged: int = 0
 
-    def add(self, difference: float) -> None:
-        """The difference of the next pair; the first one's frame is number 1."""
-        self._pairs.append(difference)
+    def add(self, step: float, across: float) -> None:
+        """Of the next frame, number 1 at first: its difference to the last one, and to the third last (any if none)."""
+        self._pairs.append((step, across))
         self._taken += 1
         if self._taken - self._judged > REACH:
             self._judge()
@@ -38,11 +44,16 @@ class Events:
 
     def _judge(self) -> None:
         at = self._judged - (self._taken - len(self._pairs))
-        around = list(self._pairs)[max(0, at - REACH) : at + REACH + 1]
-        difference = around.pop(min(at, REACH))
-        usual = statistics.median(around) if around else difference
+        steps, across = zip(*self._pairs, strict=True)
+        steps, across = (list(values)[max(0, at - REACH) : at + REACH + 1] for values in (steps, across))
+        at = min(at, REACH)
+        step = steps.pop(at)
+        usual = statistics.median(steps) if steps else step
+        beside = sorted(steps[max(0, at - 2) : at + 2])
         self._judged += 1
-        if difference > max(SEAM * usual, MIN_SEAM):
+        if step > max(SEAM * usual, MIN_SEAM, BUMP * beside[-2] if len(beside) > 1 else 0):
             self.seams.append(self._judged)
-        elif difference <= max(DUPLICATE * usual, SAME):
-            self.duplicates.append(self._judged)
+        elif step <= max(DUPLICATE * usual, SAME):
+            turns = 0 < at < len(steps) and across[at + 1] < TURN * min(steps[at - 1], steps[at])
+            if not turns:
+                self.duplicates.append(self._judged)

@@ -1,7 +1,7 @@
 """All metrics of one video, in one pass over its frames, in memory that does not grow with the frames."""
 
 import math
-from collections import defaultdict
+from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain, islice, repeat
@@ -75,19 +75,21 @@ def measure(
     means: dict[str, list[float]] = defaultdict(list)
     counts: dict[str, list[int]] = defaultdict(list)
     events = Events()
-    first = before = None
+    first = None
+    last: deque[View] = deque(maxlen=3)
     frames = 0
     for views in _windows(source, instruments):
         first = first or views[0]
         values: dict[str, list[float]] = {name: [] for name in SUMMARIES}
         for now in views:
+            before = last[-1] if last else None
             for metric in METRICS:
                 value = metric(first, before, now)
                 if value is not None:
                     values[metric.column.name].append(value)
             if before is not None:
-                events.add(difference(before, now))
-            before = now
+                events.add(difference(before, now), difference(last[0], now))
+            last.append(now)
         values |= _shapes(source, [view.pixels for view in views], at=frames)
         for name, of_window in values.items():
             means[name].append(sum(of_window) / len(of_window) if of_window else math.nan)
@@ -99,8 +101,8 @@ def measure(
     summarized = {name: SUMMARIES[name](curve) for name, curve in curves.items() if any(curve.counts)}
     return Measurement(
         frames=frames,
-        height=before.pixels.shape[0],
-        width=before.pixels.shape[1],
+        height=now.pixels.shape[0],
+        width=now.pixels.shape[1],
         numbers={name: number for name, (number, _) in summarized.items() if not math.isnan(number)}
         | {"seams": len(events.seams), "duplicates": len(events.duplicates)},
         curves={name: curve for name, (_, curve) in summarized.items()},

@@ -63,13 +63,13 @@ def average(curve: Curve) -> tuple[float, Curve]:
 
 
 def drift(curve: Curve) -> tuple[float, Curve]:
-    """How far from the first window the last whole one is, without sign; and the curve less its first value.
+    """How far from the first window the last whole one is, without sign, and so of each window, as the curve.
 
     NaN with fewer than two whole windows.
     """
-    moved = Curve(curve.window, tuple(value - curve.values[0] for value in curve.values), curve.counts)
+    moved = Curve(curve.window, tuple(abs(value - curve.values[0]) for value in curve.values), curve.counts)
     whole = [value for value, count in zip(moved.values, curve.counts, strict=True) if count == curve.window]
-    return (abs(whole[-1]) if len(whole) > 1 else math.nan), moved
+    return (whole[-1] if len(whole) > 1 else math.nan), moved
 
 
 @dataclass(frozen=True)

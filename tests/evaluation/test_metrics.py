@@ -116,6 +116,29 @@ def test_cut_and_duplicate_are_found_where_they_are(cut, tmp_path):
     assert (one.numbers["seams"], one.numbers["duplicates"]) == (1, 1)
 
 
+def disks(radii):
+    """A white disk on grey of each radius, its edge as wide as a pixel."""
+    y, x = np.mgrid[0:64, 0:96]
+    inside = [np.clip(radius - np.hypot(y - 32, x - 48), 0, 1)[..., None] for radius in radii]
+    return [(80 + 175 * share.repeat(3, axis=2)).astype(np.uint8) for share in inside]
+
+
+def test_an_oscillation_repeats_no_frame_where_it_turns(tmp_path):
+    frames = disks(20 + 8 * np.sin(2 * np.pi * (np.arange(48) - 0.5) / 16))
+    turns = [at for at in range(2, 47) if np.array_equal(frames[at], frames[at - 1])]
+    assert len(turns) > 3
+    assert measured(frames, tmp_path / "whole").duplicates == []
+    frames.insert(10, frames[9])
+    assert measured(frames, tmp_path / "one repeated").duplicates == [10]
+
+
+def test_a_fast_phase_is_no_seam_but_a_flash_is_two(tmp_path):
+    frames = disks(12 + 20 * np.exp(-(((np.arange(60) % 30 - 15) / 3) ** 2)) + np.arange(60) / 10)
+    assert measured(frames, tmp_path / "smooth").seams == []
+    frames[22] = 255 - frames[22]
+    assert measured(frames, tmp_path / "flash").seams == [22, 23]
+
+
 @pytest.mark.parametrize("noise", [0, 5, 60])
 def test_ssim_is_that_of_scikit_image(noise):
     rng = np.random.default_rng(noise)
