@@ -76,6 +76,7 @@ def prepare(args: argparse.Namespace) -> Instruments:
             files.append(latents.path)
         if args.clip_weights:
             clip = open_clip_encoder(args.clip_weights, args.clip_arch, device=device)
+            files += [arch] if (arch := Path(args.clip_arch)).is_file() else []
     settings = {"files": [[str(file.resolve()), fingerprint(file)] for file in files if file], "arch": args.clip_arch}
     return Instruments(args.window, clip, latents, args.reference, settings)
 

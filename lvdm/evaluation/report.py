@@ -57,7 +57,9 @@ class Report:
     def missing(self) -> dict[str, str]:
         """Every metric that has no row, and why."""
         measured = {name for _, one in self.videos for name in one.numbers}
-        shapes = dict.fromkeys((shape.name for shape in SHAPES), "no prompt is a caption of the shapes grammar")
+        shapes = dict.fromkeys(
+            (shape.name for shape in SHAPES), "no prompt is a caption of the shapes grammar, or windows are too short"
+        )
         short = dict.fromkeys(COLUMNS, "the videos have too few frames, or no prompt")
         return {name: ({**short, **shapes, **self.left_out})[name] for name in COLUMNS if name not in measured}
 
