@@ -134,6 +134,7 @@ def choose_held_out(count: int) -> list[Scene]:
 
 def write_prompts(path: Path, scenes: Sequence[Scene]) -> None:
     """Captions, one a line; or, as .csv, a table with a picture for each, rendered into a folder of the same name."""
+    path.parent.mkdir(parents=True, exist_ok=True)
     if path.suffix.lower() != ".csv":
         path.write_text("".join(f"{scene.caption}\n" for scene in scenes), encoding="utf-8")
         return
