@@ -154,8 +154,9 @@ class Bench:
             unet = instantiate_from_config(self.unet_config)
         return sum(weight.numel() for weight in unet.parameters()) * DTYPES[setting.precision].itemsize
 
-    def tflop(self) -> float:
-        """Of the U-Net in a pass."""
+    def tflop(self, setting: Setting) -> float:
+        """Of the U-Net in a pass: guidance halves that are not apart share some."""
+        together = 1 if setting.apart else 2
         windows = self.window * self.partitions // self.stride
         params = self.unet_config["params"]
         with torch.device("meta"), torch.no_grad():
@@ -163,10 +164,11 @@ class Bench:
             channels, height, width = self.latents
             x = torch.empty(1, channels, self.window, height, width)
             timesteps = torch.empty(1, self.window, dtype=torch.long)
-            context, fps = torch.empty(1, 1, TEXT_TOKENS, params["context_dim"]), torch.empty(1, dtype=torch.long)
+            context = torch.empty(together, 1, TEXT_TOKENS, params["context_dim"])
+            fps = torch.empty(1, dtype=torch.long)
             with FlopCounterMode(display=False) as counter:
                 unet(x, timesteps, context, fps)
-        return 2 * windows * counter.get_total_flops() / 1e12
+        return windows * 2 / together * counter.get_total_flops() / 1e12
 
 
 def matmul_rate(device: torch.device, dtype: torch.dtype) -> float:
@@ -210,16 +212,16 @@ def measure(bench: Bench, names: Sequence[str], *, passes: int, warmup: int) -> 
                         peaks[name] = max(peaks[name], torch.cuda.max_memory_allocated(device) - before)
     torch.set_num_threads(cores)
     medians = {name: statistics.median(times) for name, times in seconds.items()}
-    tflop = bench.tflop()
+    tflop = {name: bench.tflop(SETTINGS[name]) for name in names}
     return {
         name: Figures(
             seconds_per_pass=medians[name],
             fastest=min(seconds[name]),
             slowest=max(seconds[name]),
             frames_per_second=1 / medians[name],
-            tflop_per_pass=tflop,
-            tflop_per_second=tflop / medians[name],
-            share_of_matmul=tflop / medians[name] / rates[SETTINGS[name].precision],
+            tflop_per_pass=tflop[name],
+            tflop_per_second=tflop[name] / medians[name],
+            share_of_matmul=tflop[name] / medians[name] / rates[SETTINGS[name].precision],
             peak_memory=(peaks[name] + bench.weights(SETTINGS[name])) / 2**30 if device.type == "cuda" else None,
             times_faster_than_originals=medians["originals"] / medians[name] if "originals" in medians else None,
         )

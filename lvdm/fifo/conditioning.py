@@ -2,8 +2,10 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 import torch
+from einops import rearrange
 from torch import Tensor
 
 from lvdm.fifo.ranks import ALONE, Ranks
@@ -69,8 +71,8 @@ class Conditioning:
 class GuidedDenoiser:
     """The U-Net under classifier-free guidance (Ho and Salimans 2022): e = e_uncond + scale (e_cond - e_uncond).
 
-    The ranks share the windows; both halves of a rank's windows are the rows of one batch, which its workers share. The
-    meaning does not depend on either.
+    The ranks share the windows; both halves of a rank's windows, one behind the other, are the rows of one batch, which
+    its workers share. The meaning does not depend on either.
     """
 
     unet: Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
@@ -91,16 +93,21 @@ class GuidedDenoiser:
     def predict(self, x: Tensor, timesteps: Tensor, frames: Tensor) -> Tensor:
         """The same, of this rank's windows alone."""
         context = self.conditioning.at(frames)
-        halves = 1 if self.scale == 1 else 2
-        if halves == 2:
-            context = torch.cat([context, self.conditioning.unconditional.expand_as(context)])
-        rows = x.to(context.dtype).repeat(halves, 1, 1, 1, 1)
+        contexts = [context] if self.scale == 1 else [context, self.conditioning.unconditional.expand_as(context)]
+        halves = len(contexts)
+        timesteps = timesteps.to(x.device, non_blocking=True)
+        fps = self.conditioning.fps.expand(len(x))
+        x, timesteps, fps = (each.repeat_interleave(halves, dim=0) for each in (x.to(context.dtype), timesteps, fps))
+        contexts = torch.stack(contexts, dim=1).flatten(0, 1)
+        output = self.workers(partial(self.predict_rows, halves), x, timesteps, contexts, fps).float()
+        return output if halves == 1 else torch.lerp(output[1::2], output[::2], self.scale)
+
+    def predict_rows(self, halves: int, x: Tensor, timesteps: Tensor, contexts: Tensor, fps: Tensor) -> Tensor:
+        """What the U-Net predicts for some rows. It is given a window whose two halves are among them only once, with
+        two contexts: the halves differ in nothing else."""
+        halves = halves if len(x) % halves == 0 else 1
+        contexts = rearrange(contexts, "(windows halves) t l d -> (halves windows) t l d", halves=halves)
         # Channels last: one layout for convolutions over space, convolutions over time and tokens, without copies.
-        rows = rows.contiguous(memory_format=torch.channels_last_3d)
-        timesteps = timesteps.repeat(halves, 1).to(x.device, non_blocking=True)
-        arguments = (rows, timesteps, context, self.conditioning.fps.expand(len(rows)))
-        output = self.workers(self.unet, *arguments).float()
-        if halves == 1:
-            return output
-        conditional, unconditional = output.chunk(2)
-        return torch.lerp(unconditional, conditional, self.scale)
+        x = x[::halves].contiguous(memory_format=torch.channels_last_3d)
+        output = self.unet(x, timesteps[::halves], contexts, fps[::halves])
+        return rearrange(output, "(halves windows) c t h w -> (windows halves) c t h w", halves=halves)

@@ -31,9 +31,10 @@ class DeviceMemory(Protocol):
 class Workers:
     """Computes a function of a batch, whose rows do not depend on one another, in parts.
 
-    A batch is cut into equal parts, `shares` or more if it has as many rows, of at most `rows` rows each. None is as
-    many as fit, for which `memory` is asked after a first batch in parts of two; without it, no limit. `run` is a `map`
-    that workers share. How a batch is cut does not depend on how many workers there are.
+    A batch is cut into equal parts, `shares` or more if it has as many rows, of at most `rows` rows each, and of whole
+    pairs of rows if it can be, as those are computed for less than two. None is as many as fit, for which `memory` is
+    asked after a first batch in parts of two; without it, no limit. `run` is a `map` that workers share. How a batch is
+    cut does not depend on how many workers there are.
     """
 
     def __init__(
@@ -56,7 +57,8 @@ class Workers:
         while True:
             rows = self.rows or (2 if asked else total)  # two are the halves of a window
             parts = max(self.shares, math.ceil(total / rows))
-            size = next(size for size in range(math.ceil(total / parts), 0, -1) if total % size == 0)
+            sizes = [size for size in range(math.ceil(total / parts), 0, -1) if total % size == 0]
+            size = next((size for size in sizes if size % 2 == 0), sizes[0])
             if asked:
                 asked.watch()
             try:

@@ -284,10 +284,10 @@ class TemporalTransformer(Transformer):
             norm_num_groups=norm_num_groups,
         )
 
-    def forward(self, x: Tensor, clips: int) -> Tensor:
-        """x (B T, C, H, W) of B = `clips` clips."""
+    def forward(self, x: Tensor, frames: int) -> Tensor:
+        """x (B T, C, H, W) of clips of T = `frames` frames."""
         height, width = x.shape[2:]
-        h = self.norm(rearrange(x, "(b t) c h w -> b c t (h w)", b=clips))
+        h = self.norm(rearrange(x, "(b t) c h w -> b c t (h w)", t=frames))
         h = self.transform(rearrange(h, "b c t hw -> (b hw) t c"))
         return x + rearrange(h, "(b h w) t c -> (b t) c h w", h=height, w=width)
 

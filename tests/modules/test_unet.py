@@ -3,6 +3,7 @@
 import pytest
 import torch
 from conftest import assert_agrees, golden, golden_json, with_golden_weights
+from torch.utils.flop_counter import FlopCounterMode
 
 from lvdm.modules import attention
 from lvdm.modules.networks.openaimodel3d import UNetModel
@@ -75,6 +76,23 @@ def test_query_reuse_is_removed_after_an_error(t2v):
     with pytest.raises(RuntimeError, match="inside"), reuse_queries(unet, QueryReuse("TT", "attn1", 0.9)):
         raise RuntimeError("inside")
     assert all(getattr(module, "query_tap", None) is None for module in unet.modules())
+
+
+@pytest.mark.parametrize("rule", [None, QueryReuse("TT", "attn1", 0.9), QueryReuse("ST", "attn1", 0.9)])
+def test_clips_with_several_contexts_each(t2v, rule):
+    """As if every clip stood there once for each of its contexts, for less work."""
+    unet, vectors = t2v
+    clips = torch.cat([vectors["x"], vectors["x"].flip(2)]).contiguous(memory_format=torch.channels_last_3d)
+    timesteps = torch.cat([timesteps_of(vectors, kind) for kind in ("frames", "clip")])
+    fps = torch.tensor([8, 24])
+    contexts = torch.randn(6, 1, *vectors["context"].shape[1:], generator=torch.Generator().manual_seed(0))
+    with reuse_queries(unet, rule):
+        with FlopCounterMode(display=False) as once:
+            out = unet(clips, timesteps, contexts, fps)
+        with FlopCounterMode(display=False) as thrice:
+            expected = unet(clips.repeat(3, 1, 1, 1, 1), timesteps.repeat(3, 1), contexts, fps.repeat(3))
+    assert_agrees(out, expected, 1e-5)
+    assert once.get_total_flops() < 0.9 * thrice.get_total_flops()
 
 
 def test_relative_position():

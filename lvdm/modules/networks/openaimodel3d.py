@@ -35,16 +35,19 @@ class TemporalConvBlock(nn.Module):
         self.conv3 = nn.Sequential(norm(), nn.SiLU(), nn.Dropout(dropout), TemporalConv(channels))
         self.conv4 = nn.Sequential(norm(), nn.SiLU(), nn.Dropout(dropout), zero_module(TemporalConv(channels)))
 
-    def forward(self, x: Tensor, clips: int) -> Tensor:
-        """x (B T, C, H, W) of B = `clips` clips."""
+    def forward(self, x: Tensor, frames: int) -> Tensor:
+        """x (B T, C, H, W) of clips of T = `frames` frames."""
         height, width = x.shape[2:]
-        h = rearrange(x, "(b t) c h w -> b c t (h w)", b=clips)
+        h = rearrange(x, "(b t) c h w -> b c t (h w)", t=frames)
         h = self.conv4(self.conv3(self.conv2(self.conv1(h))))
         return x + rearrange(h, "b c t (h w) -> (b t) c h w", h=height, w=width)
 
 
 class ResBlock(nn.Module):
-    """Residual block on x (B T, C, H, W) with the frames' embeddings emb (B, T, E), then the temporal convolutions."""
+    """Residual block on x (B T, C, H, W) with the frames' embeddings, then the temporal convolutions.
+
+    The embeddings (B', T, E) may be of fewer clips, of which x has B / B' copies.
+    """
 
     def __init__(
         self,
@@ -75,9 +78,9 @@ class ResBlock(nn.Module):
 
     def forward(self, x: Tensor, emb: Tensor) -> Tensor:
         h = self.in_layers(x)
-        h = h + self.emb_layers(emb.flatten(0, 1))[:, :, None, None]
+        h = h + copied(self.emb_layers(emb.flatten(0, 1)), rows=len(h))[:, :, None, None]
         h = self.skip_connection(x) + self.out_layers(h)
-        return h if self.temopral_conv is None else self.temopral_conv(h, emb.shape[0])
+        return h if self.temopral_conv is None else self.temopral_conv(h, emb.shape[1])
 
 
 class Downsample(nn.Module):
@@ -90,16 +93,20 @@ class Downsample(nn.Module):
 
 
 class TimestepEmbedSequential(nn.Sequential):
-    """Layers in a row, each given what it takes: embeddings, context, or the number of clips."""
+    """Layers in a row, each given what it takes: embeddings, context, or the number of frames.
+
+    The first layer that takes contexts makes as many copies of the clips as there are contexts for each.
+    """
 
     def forward(self, x: Tensor, emb: Tensor, context: Tensor) -> Tensor:
+        frames = emb.shape[1]
         for layer in self:
             if isinstance(layer, ResBlock):
                 x = layer(x, emb)
             elif isinstance(layer, SpatialTransformer):
-                x = layer(x, context)
+                x = layer(copied(x, rows=len(context) * frames), context)
             elif isinstance(layer, TemporalTransformer):
-                x = layer(x, emb.shape[0])
+                x = layer(x, frames)
             else:
                 x = layer(x)
         return x
@@ -251,14 +258,16 @@ class UNetModel(nn.Module):
         )
 
     def forward(self, x: Tensor, timesteps: Tensor, context: Tensor, fps: Tensor) -> Tensor:
-        """Predict for x (B, C, T, H, W), in its dtype and shape.
+        """Predict for x (B, C, T, H, W), in its dtype: (K B, C, T, H, W).
 
         Args:
             timesteps: (B, T), the training timestep 0..999 of every frame.
-            context: (B, T or 1, L, D), what to attend to: for every frame, or for the whole clip.
+            context: (K B, T or 1, L, D), what to attend to: for every frame, or for the whole clip. The first B are one
+                for each clip, the next B others for the same clips, and so on. What comes before the first attention to
+                them is computed once for all K: 7 % of VideoCrafter2's work, 22 % of the embedded models'.
             fps: (B,), frames per second; has no effect on a model without `fps_cond`.
         """
-        clips = x.shape[0]
+        frames = x.shape[2]
         emb = self.embed(timesteps, fps)  # (B, T, E)
         h = rearrange(x, "b c t h w -> (b t) c h w")
         skips = []
@@ -269,8 +278,8 @@ class UNetModel(nn.Module):
             skips.append(h)
         h = self.middle_block(h, emb, context)
         for block in self.output_blocks:
-            h = block(torch.cat([h, skips.pop()], dim=1), emb, context)
-        return rearrange(self.out(h), "(b t) c h w -> b c t h w", b=clips)
+            h = block(torch.cat([h, copied(skips.pop(), rows=len(h))], dim=1), emb, context)
+        return rearrange(self.out(h), "(b t) c h w -> b c t h w", t=frames)
 
     def embed(self, timesteps: Tensor, fps: Tensor) -> Tensor:
         """The embedding (B, T, E) of every frame's timestep, plus that of its clip's frame rate."""
@@ -279,3 +288,8 @@ class UNetModel(nn.Module):
         if self.fps_cond:
             emb = emb + self.fps_embedding(sinusoid(fps, self.model_channels).to(dtype))[:, None]
         return emb
+
+
+def copied(x: Tensor, *, rows: int) -> Tensor:
+    """x (N, ...) one or more times behind itself, so that it has `rows` rows."""
+    return x if len(x) == rows else torch.cat([x] * (rows // len(x)))  # in x's layout, which repeat() does not keep
