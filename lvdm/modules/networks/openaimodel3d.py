@@ -264,7 +264,7 @@ class UNetModel(nn.Module):
             timesteps: (B, T), the training timestep 0..999 of every frame.
             context: (K B, T or 1, L, D), what to attend to: for every frame, or for the whole clip. The first B are one
                 for each clip, the next B others for the same clips, and so on. What comes before the first attention to
-                them is computed once for all K: 7 % of VideoCrafter2's work, 22 % of the embedded models'.
+                them is computed once for all K: 6 % of VideoCrafter2's work, 22 % of the embedded models'.
             fps: (B,), frames per second; has no effect on a model without `fps_cond`.
         """
         frames = x.shape[2]
