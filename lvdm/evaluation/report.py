@@ -78,10 +78,9 @@ def markdown(report: Report) -> str:
         columns += [f"less {report.baseline}", "95 % interval", "pairs"]
     lines = [_line(columns), "|---" * len(columns) + "|"]
     for row in report.rows():
-        column = COLUMNS[row.metric]
-        arrow = {"higher": " ↑", "lower": " ↓", "": ""}[column.better]
         one, other = row.summary, row.against
-        cells = [f"{row.metric} ({column.unit}){arrow}", row.experiment, one.prompts, _number(one.mean)]
+        name = f"{row.metric} ({COLUMNS[row.metric].unit}) {_arrow(row.metric)}".strip()
+        cells = [name, row.experiment, one.prompts, _number(one.mean)]
         cells += [_number(one.deviation), _interval(one)]
         if report.baseline:
             cells += [_number(other.mean, sign=True), _interval(other), other.videos] if other else [""] * 3
@@ -105,9 +104,27 @@ def markdown(report: Report) -> str:
     return "\n".join([*lines, "", *(f"- {note}" for note in notes)]).strip() + "\n"
 
 
+def differences_at_a_glance(report: Report) -> str:
+    """A table with a line for the baseline's means and one for each experiment's differences to it, pair by pair.
+
+    Those whose 95 % intervals leave out 0 are bold: of many that mean nothing, one in twenty is, too.
+    """
+    rows = report.rows()
+    metrics = list(dict.fromkeys(row.metric for row in rows if row.against))
+    texts = {(row.experiment, row.metric): _difference(row) for row in rows if row.against}
+    means = {row.metric: _number(row.summary.mean) for row in rows if row.experiment == report.baseline}
+    lines = [_line(["", *(f"{name} {_arrow(name)}".strip() for name in metrics)]), "|---" * (len(metrics) + 1) + "|"]
+    lines.append(_line([report.baseline, *(means[name] for name in metrics)]))
+    for experiment in dict.fromkeys(experiment for experiment, _ in texts):
+        lines.append(_line([experiment, *(texts.get((experiment, name), "") for name in metrics)]))
+    return "\n".join(lines) + "\n"
+
+
 def write(report: Report, folder: Path) -> None:
-    """table.md, report.json, videos.csv, curves.csv and experiments.csv, in `folder`."""
+    """table.md, report.json, videos.csv, curves.csv and experiments.csv, in `folder`; with pairs, differences.md."""
     _write_text(folder / "table.md", markdown(report))
+    if any(row.against for row in report.rows()):
+        _write_text(folder / "differences.md", differences_at_a_glance(report))
     _write_text(folder / "report.json", json.dumps(_content(report), ensure_ascii=False, indent=1) + "\n")
     names = [name for name in COLUMNS if any(name in one.numbers for _, one in report.videos)]
     known = ["experiment", "name", "prompt", "path", "frames", "height", "width"]
@@ -174,8 +191,19 @@ def _line(cells: Sequence[Any]) -> str:
     return f"| {' | '.join(texts)} |"
 
 
-def _number(value: float | None, *, sign: bool = False) -> str:
-    return "" if value is None else f"{value:{'+' if sign else ''}.4g}"
+def _arrow(metric: str) -> str:
+    return {"higher": "↑", "lower": "↓", "": ""}[COLUMNS[metric].better]
+
+
+def _difference(row: Row) -> str:
+    other = row.against
+    text = _number(other.mean, sign=True, digits=2)
+    real = other.low is not None and not other.low <= 0 <= other.high
+    return f"**{text}**" if real else text
+
+
+def _number(value: float | None, *, sign: bool = False, digits: int = 4) -> str:
+    return "" if value is None else f"{value:{'+' if sign else ''}.{digits}g}"
 
 
 def _interval(summary: Summary) -> str:

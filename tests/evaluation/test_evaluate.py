@@ -89,6 +89,10 @@ def test_experiments_are_compared_pair_by_pair(results, tmp_path, run):
     assert float(base["SD"]) == pytest.approx(32, abs=0.01)
     assert float(other["less base"]) == pytest.approx(2 * 2, abs=0.2)  # levels are whole
     assert (output / "table.md").read_text() == text
+    head, _, *lines = ([cell.strip() for cell in line.split("|")[1:-1]] for line in (output / "differences.md").open())
+    column = head.index("brightness_drift ↓")
+    assert [(line[0], line[column]) for line in lines] == [("base", "32"), ("other", "**+4**")]
+    assert lines[1][head.index("motion")] == "+0"
 
     report = json.loads((output / "report.json").read_text())
     (row,) = (r for r in report["experiments"] if (r["metric"], r["experiment"]) == ("brightness_drift", "other"))
