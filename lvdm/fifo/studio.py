@@ -119,7 +119,9 @@ def denoise_to_files(
     clock, pass_clock = Stopwatch(state.seconds), Stopwatch()
     schedule = queue_schedule(studio)
     if studio.compiled is not None:
-        if studio.workers.undecided:  # by a pass of the plain U-Net: else one would be compiled for it alone
+        # A pass of the plain U-Net shows how many rows fit: else one would be compiled for it alone. Ranks take it
+        # together, if one has to know: those with a share of the base clip, a single window, know by now.
+        if studio.ranks.any(studio.workers.undecided):
             next(fifo(denoise, schedule, state.queue, noise=noise))
         denoise = replace(denoise, unet=studio.compiled)
     rule = QueryReuse(*options.mode.qcache, options.qcache_weight) if options.mode.qcache else None
