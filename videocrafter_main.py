@@ -44,8 +44,7 @@ def run(options: Options, ranks: Ranks, stop: Stop) -> Summary:
     digest = file_digest(options.ckpt_path)
     videos = videos_of(prompts, options, digest=digest)
     ranks.from_first(partial(forget_all if options.overwrite else check_settings, videos))
-    rows = options.window_batch and 2 * options.window_batch  # a window's two halves
-    with workers_of(device, rows=rows) as workers:
+    with workers_of(device, rows=options.rows) as workers:
         compiled = Compiled(model.unet) if options.compile else None
         studio = Studio(model, options, digest, workers, ranks, stop, compiled)
         return make_all(videos, partial(make_video, studio), stop=stop, debug=options.debug)

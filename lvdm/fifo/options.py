@@ -97,6 +97,11 @@ class Options:
         return self.video_length * self.num_partitions
 
     @property
+    def rows(self) -> int | None:
+        """What `window_batch` is in rows of a batch: guidance makes two of a window, a scale of 1 one."""
+        return self.window_batch and self.window_batch * (1 if self.unconditional_guidance_scale == 1 else 2)
+
+    @property
     def offloaded(self) -> tuple[str, ...]:
         """The parts of the model that are on the device only while they compute; encoders do so once a video.
 

@@ -299,3 +299,9 @@ def test_an_output_folder_must_take_files(tmp_path):
             check_writable(folder)
         assert repr(str(folder)) in str(caught.value)
         assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(("words", "rows"), [("", None), ("--window_batch 3", 6)])
+def test_a_window_is_a_row_without_guidance_and_two_with_it(folder, words, rows):
+    assert parse(words).rows == rows
+    assert parse(f"{words} --unconditional_guidance_scale 1").rows == (rows and rows // 2)
