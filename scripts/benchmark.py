@@ -31,7 +31,7 @@ from lvdm.config import instantiate_from_config, read_config
 from lvdm.fifo.compiled import Compiled
 from lvdm.fifo.conditioning import Conditioning, GuidedDenoiser
 from lvdm.fifo.noise import KeyedNoise
-from lvdm.fifo.options import DTYPES
+from lvdm.fifo.options import DTYPES, device_named
 from lvdm.fifo.queue import LatentQueue
 from lvdm.fifo.sampler import fifo
 from lvdm.fifo.workers import Workers, workers_of
@@ -41,6 +41,7 @@ from lvdm.modules.attention import TEXT_TOKENS
 from lvdm.modules.query_reuse import QueryReuse, reuse_queries
 
 GUIDANCE = 12.0
+TIMESTEPS = 1000
 BARS = "#4878a8"
 
 
@@ -132,7 +133,7 @@ class Bench:
             workers = stack.enter_context(workers_of(self.device, rows=rows))
         if in_this_thread:
             workers.run = map
-        tables = schedule_buffers(linear_betas(1000, start=0.00085, end=0.012))
+        tables = schedule_buffers(linear_betas(TIMESTEPS, start=0.00085, end=0.012))
         alphas = torch.tensor(tables["alphas_cumprod"], dtype=torch.float32, device=self.device)
         kind = FrameByFrame if setting.apart else DDIMSchedule
         schedule = kind.from_tables(alphas, fifo_spacing(self.window * self.partitions), eta=1.0)
@@ -290,25 +291,34 @@ def device_name(device: torch.device) -> str:
 def read_bench(args: argparse.Namespace) -> Bench:
     config = read_config(args.config)
     params = config["model"]["params"] if "model" in config else config
-    f = args.video_length or params["unet_config"]["params"]["temporal_length"]
-    if f % 2 or f < 2 or args.num_partitions < 1:
-        raise ValueError(f"--video_length {f}, --num_partitions {args.num_partitions}: an even f and n >= 1")
+    if "unet_config" not in params:
+        raise ValueError(f"--config {str(args.config)!r}: there is no unet_config; give one of a model")
+    unet = params["unet_config"]["params"]
+    f, n = args.video_length or unet["temporal_length"], args.num_partitions
+    latents = args.latents or params["image_size"]
+    if f % 2 or f < 2 or not 1 <= n <= TIMESTEPS // f:
+        raise ValueError(f"--video_length {f} --num_partitions {n}: f must be even, n from 1 to {TIMESTEPS}/f")
+    factor = 2 ** (len(unet["channel_mult"]) - 1)
+    if any(side < 1 or side % factor for side in latents):
+        raise ValueError(f"--latents {latents[0]} {latents[1]}: must be positive multiples of {factor} for this model")
+    if args.passes < 1 or args.warmup < 0:
+        raise ValueError(f"--passes {args.passes} --warmup {args.warmup}: at least 1 that is measured, and 0 before")
     return Bench(
         unet_config=params["unet_config"],
         window=f,
-        partitions=args.num_partitions,
+        partitions=n,
         stride=f // 2 if args.lookahead_denoising else f,
-        latents=(params["unet_config"]["params"]["in_channels"], *(args.latents or params["image_size"])),
-        device=torch.device(args.device or ("cuda" if torch.cuda.is_available() else "cpu")),
+        latents=(unet["in_channels"], *latents),
+        device=torch.device(device_named(args.device)),
     )
 
 
 @says_errors
-def main() -> int:
+def main(words: Sequence[str] | None = None) -> int:
     parser = Parser(__doc__)
     parser.add_argument("--config", type=Path, default=Path("configs/inference_t2v_tiny.yaml"))
     parser.add_argument("--settings", nargs="+", choices=SETTINGS, default=["originals", "fp32", "bf16"])
-    parser.add_argument("--device", help="cpu, cuda or cuda:N (default: CUDA, if any)")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (default auto: CUDA, if any)")
     parser.add_argument("--latents", nargs=2, type=int, metavar=("H", "W"), help="default: the config's image_size")
     parser.add_argument("--video_length", type=int, help="f (default: the model's temporal_length)")
     parser.add_argument("-n", "--num_partitions", type=int, default=4)
@@ -318,8 +328,10 @@ def main() -> int:
     parser.add_argument("--json", type=Path, help="write the figures there")
     parser.add_argument("--chart", type=Path, help="write a bar chart there, PNG")
     parser.add_argument("--profile", type=Path, help="write a trace of a pass of the last setting there")
-    args = parser.parse_args()
+    args = parser.parse_args(words)
     bench = read_bench(args)
+    for path in filter(None, (args.json, args.chart, args.profile)):
+        path.parent.mkdir(parents=True, exist_ok=True)
     try:
         figures = measure(bench, args.settings, passes=args.passes, warmup=args.warmup)
     except torch.OutOfMemoryError as error:

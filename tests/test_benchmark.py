@@ -39,6 +39,30 @@ def test_a_small_run(tmp_path):
     assert "Self CPU" in finished.stdout
 
 
+@pytest.mark.parametrize(
+    ("words", "named"),
+    [
+        (["--device", "meta"], "--device 'meta'"),
+        (["--latents", "7", "8"], "--latents 7 8"),
+        (["--latents", "0", "8"], "--latents 0 8"),
+        (["--passes", "0"], "--passes 0"),
+        (["--warmup", "-1"], "--warmup -1"),
+        (["-n", "600"], "--num_partitions 600"),
+        (["--video_length", "3"], "--video_length 3"),
+        (["--config", "configs/train_tiny_clips.yaml"], "no unet_config"),
+        (["--json", "README.md/figures.json"], "README.md"),
+    ],
+)
+def test_bad_input_is_told_before_anything_is_measured(words, named, monkeypatch, capsys):
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setattr(benchmark, "measure", None)
+    assert benchmark.main(words) == 2
+    told = capsys.readouterr()
+    assert told.out == ""
+    assert named in told.err
+    assert told.err.count("\n") == 1
+
+
 class Golden(benchmark.Bench):
     """A bench whose U-Net answers something: fresh ones end in zeros."""
 

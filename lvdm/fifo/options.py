@@ -138,7 +138,7 @@ def parse_args(argv: Sequence[str]) -> Options:
     _check_counts(args)
     _check_model(args, mode, model)
     _check_numbers(args)
-    device = _device(
+    device = device_named(
         args.device,
         rank=local_rank() if world_size() > 1 else args.rank,
         sharing=local_world_size() if args.parallel == "windows" else 1,
@@ -425,8 +425,8 @@ def _qcache_weight(args: argparse.Namespace, mode: Mode) -> float:
     return mode.qcache_weight
 
 
-def _device(name: str, *, rank: int, sharing: int) -> str:
-    """auto, cuda: processes of one machine spread over its CUDA devices.
+def device_named(name: str, *, rank: int = 0, sharing: int = 1) -> str:
+    """What --device means here. auto, cuda: processes of one machine spread over its CUDA devices.
 
     sharing: how many of them share the windows of a video, for which NCCL wants a device each.
     """

@@ -120,7 +120,7 @@ def denoise_to_files(
     schedule = queue_schedule(studio)
     if studio.compiled is not None:
         # A pass of the plain U-Net shows how many rows fit: else one would be compiled for it alone. Ranks take it
-        # together, if one has to know: those with a share of the base clip, a single window, know by now.
+        # together if one has to know: who had a share of the base clip, a single window, knows by now.
         if studio.ranks.any(studio.workers.undecided):
             next(fifo(denoise, schedule, state.queue, noise=noise))
         denoise = replace(denoise, unet=studio.compiled)

@@ -32,9 +32,9 @@ class Workers:
     """Computes a function of a batch, whose rows do not depend on one another, in parts.
 
     A batch is cut into equal parts, `shares` or more if it has as many rows, of at most `rows` rows each, and of whole
-    pairs of rows if it can be, as those are computed for less than two. None is as many as fit, for which `memory` is
-    asked after a first batch in parts of two; without it, no limit. `run` is a `map` that workers share. How a batch is
-    cut does not depend on how many workers there are.
+    pairs of rows, which may have work in common, where parts need not be half as large for that. None is as many as
+    fit, for which `memory` is asked after a first batch in parts of two; without it, no limit. `run` is a `map` that
+    workers share. How a batch is cut does not depend on how many workers there are.
     """
 
     def __init__(
@@ -58,7 +58,7 @@ class Workers:
             rows = self.rows or (2 if asked else total)  # two are the halves of a window
             parts = max(self.shares, math.ceil(total / rows))
             sizes = [size for size in range(math.ceil(total / parts), 0, -1) if total % size == 0]
-            size = next((size for size in sizes if size % 2 == 0), sizes[0])
+            size = next((size for size in sizes if size % 2 == 0 and 2 * size > sizes[0]), sizes[0])
             if asked:
                 asked.watch()
             try:
@@ -74,7 +74,8 @@ class Workers:
                 return output
             self.rows = size // 2
             tqdm.write(
-                f"warning: out of memory with {size} rows in one forward (a window has two); goes on with {self.rows}",
+                f"warning: out of memory with {size} rows in one forward (with guidance a window has two); "
+                f"goes on with {self.rows}",
                 file=sys.stderr,
             )
 

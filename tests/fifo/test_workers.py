@@ -76,6 +76,16 @@ def test_as_many_rows_as_fit_after_a_first_batch_in_windows(room, parts):
     assert sizes == [2] * 8 + parts  # equal ones: another shape would be compiled anew
 
 
+@pytest.mark.parametrize(
+    ("total", "rows", "shares", "parts"),
+    [(12, 4, 4, [2] * 6), (16, 4, 4, [4] * 4), (2, 4, 4, [1, 1]), (26, 13, 1, [13, 13]), (9, None, 1, [9])],
+)
+def test_parts_are_of_pairs_unless_they_would_be_much_smaller(total, rows, shares, parts):
+    sizes = []
+    Workers(shares, rows=rows)(lambda x: sizes.append(len(x)) or x, torch.arange(total))
+    assert sizes == parts
+
+
 def test_what_never_fits_is_told():
     with memory_for(GIB // 2), pytest.raises(torch.OutOfMemoryError, match="not even half a window"):
         Workers()(hungry, torch.zeros(4), torch.zeros(4))
