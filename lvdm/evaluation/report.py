@@ -107,7 +107,7 @@ def markdown(report: Report) -> str:
 def differences_at_a_glance(report: Report) -> str:
     """A table with a line for the baseline's means and one for each experiment's differences to it, pair by pair.
 
-    Those whose 95 % intervals leave out 0 are bold: of many that mean nothing, one in twenty is, too.
+    Those whose 95 % intervals leave out 0 are bold. So is one in twenty of differences that are only chance.
     """
     rows = report.rows()
     metrics = list(dict.fromkeys(row.metric for row in rows if row.against))
@@ -198,8 +198,8 @@ def _arrow(metric: str) -> str:
 def _difference(row: Row) -> str:
     other = row.against
     text = _number(other.mean, sign=True, digits=2)
-    real = other.low is not None and not other.low <= 0 <= other.high
-    return f"**{text}**" if real else text
+    leaves_out_0 = other.low is not None and not other.low <= 0 <= other.high
+    return f"**{text}**" if leaves_out_0 else text
 
 
 def _number(value: float | None, *, sign: bool = False, digits: int = 4) -> str:

@@ -97,6 +97,7 @@ class GuidedDenoiser:
         halves = len(contexts)
         timesteps = timesteps.to(x.device, non_blocking=True)
         fps = self.conditioning.fps.expand(len(x))
+        # A row for each half: where memory is short, or several cores have one window, halves are computed apart.
         x, timesteps, fps = (each.repeat_interleave(halves, dim=0) for each in (x.to(context.dtype), timesteps, fps))
         contexts = torch.stack(contexts, dim=1).flatten(0, 1)
         output = self.workers(partial(self.predict_rows, halves), x, timesteps, contexts, fps).float()
