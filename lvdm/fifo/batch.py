@@ -10,7 +10,7 @@ from tqdm import tqdm
 
 from lvdm.command import reason
 from lvdm.fifo.lock import held
-from lvdm.fifo.ranks import LostRankError, RankError, SharedError
+from lvdm.fifo.ranks import RankError, SharedError
 from lvdm.fifo.stop import Stop
 from lvdm.fifo.video import Video
 
@@ -51,8 +51,6 @@ def make_all(videos: Sequence[Video], make: Callable[[Video], bool], *, stop: St
         where = f"{video.prompt.text!r} (line {video.prompt.line})"
         try:
             made = make(video)
-        except LostRankError:
-            raise
         except Exception as error:  # whatever it is, a night's other prompts shall not be lost for it
             failed.append(f"{where}: {reason(error)}")
             tqdm.write(f"error: {failed[-1]}", file=sys.stderr)

@@ -4,6 +4,8 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 
+import torch
+
 
 class Behind:
     """Calls `call` in another thread. A second call waits for the first, so that one is under way and none piles up.
@@ -29,8 +31,8 @@ class Behind:
 
 @contextmanager
 def behind(call: Callable[..., object]) -> Iterator[Behind]:
-    """`call`, to be done behind one's back; when the block ends, it is done."""
-    with ThreadPoolExecutor(1, thread_name_prefix="behind") as thread:
+    """`call`, to be done behind one's back; when the block ends, it is done. torch uses one core for it."""
+    with ThreadPoolExecutor(1, "behind", initializer=torch.set_num_threads, initargs=(1,)) as thread:
         work = Behind(call, thread)
         yield work
         work.wait()

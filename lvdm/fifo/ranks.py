@@ -6,6 +6,7 @@ Ranks that share prompts instead make their videos alone, and leave together.
 
 import os
 import signal
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -22,11 +23,7 @@ T = TypeVar("T")
 
 
 class RankError(RuntimeError):
-    """One of several ranks failed alone: the others wait for what does not come."""
-
-
-class LostRankError(RankError):
-    """It was another one than this."""
+    """This rank failed alone: the others wait for what does not come."""
 
 
 class SharedError(ValueError):
@@ -37,7 +34,7 @@ class SharedError(ValueError):
 class Ranks:
     """This process's rank among `size`. Rank 0 speaks and writes for all.
 
-    Whoever waits for a rank that is gone raises LostRankError.
+    Whoever waits for a rank that is gone says so and ends.
     """
 
     rank: int = 0
@@ -97,11 +94,16 @@ ALONE = Ranks()
 
 @contextmanager
 def _all_there() -> Iterator[None]:
-    """What torch.distributed raises in this context is a LostRankError."""
+    """Ends this process if torch.distributed raises something in this context.
+
+    At once: what a GPU has under way waits for the lost rank, too, and to leave in order is to wait for the GPU. What
+    was saved is on the disk.
+    """
     try:
         yield
     except RuntimeError as error:
-        raise LostRankError("another rank is gone; torchrun names it below") from error
+        print(f"error: another rank is gone; torchrun names it below ({reason(error)})", file=sys.stderr, flush=True)
+        os._exit(1)
 
 
 @contextmanager
@@ -110,8 +112,8 @@ def ranks_of(device: torch.device, *, wanted: bool) -> Iterator[Ranks]:
 
     Tensors on CUDA go through NCCL, others through Gloo. Ranks wait for one another for half an hour, in which one may
     still load the model, compile, or compute windows on a slow CPU, while another has nothing to do. A rank that died
-    is seen by Gloo at once; maybe not by NCCL, but torchrun then ends the others on its machine, with SIGKILL after
-    30 s. It does not end those on other machines: they wait for an error of NCCL's, or for the half hour.
+    is seen by Gloo at once, also from other machines; maybe not by NCCL. So a pass ends with a question that goes over
+    Gloo (`any`), before anything waits for a GPU.
     """
     if not wanted or world_size() == 1:
         yield ALONE
@@ -121,10 +123,15 @@ def ranks_of(device: torch.device, *, wanted: bool) -> Iterator[Ranks]:
         torch.cuda.set_device(device)
         backends = "cpu:gloo,cuda:nccl"
     dist.init_process_group(backends, timeout=timedelta(minutes=30))  # torch has one for both
+    in_step = True
     try:
         yield Ranks(dist.get_rank(), dist.get_world_size())
+    except RankError:
+        in_step = False
+        raise
     finally:
-        dist.destroy_process_group()
+        if in_step:  # else NCCL might wait for the others
+            dist.destroy_process_group()
 
 
 @contextmanager

@@ -4,9 +4,11 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import islice
 
 import numpy as np
+import torch
 from torch import Tensor
 from tqdm import tqdm
 
@@ -130,7 +132,7 @@ def denoise_to_files(
     with ExitStack() as stack:
         stack.enter_context(reuse_queries(model.unet, rule))
         files = stack.enter_context(files_of(studio, video, state, picture=picture)) if first else NOWHERE
-        write = stack.enter_context(behind(files.write))  # a frame's GIF takes as long as much of a GPU's pass
+        write = stack.enter_context(behind(partial(write_frame, model, files)))
         done = state.queue.head_frame + warm_up
         bar = stack.enter_context(tqdm(initial=done, total=total, desc="passes", leave=False, disable=not first))
         passes = decoded_passes(
@@ -140,12 +142,14 @@ def denoise_to_files(
             schedule=schedule,
             noise=noise,
             reseeded=options.mode.reseeded,
+            decoded=options.mode.reseeded or options.offload,  # offloaded networks take turns, in this thread
         )
         if total is not None:
             passes = islice(passes, max(0, total - done))
         for number, (queue, frame, seed) in enumerate(passes, start=done + 1):
-            if frame is not None:
-                write(to_uint8(frame[0]))
+            stopped = stop.requested()  # before anything waits for a device, which may wait for a rank that is gone
+            if first and queue.head_frame >= 0:
+                write(queue.head, frame)
             if files.queue is not None:
                 files.write_queue(to_uint8(model.decode(latent)[0]) for latent in queue.latents.unbind(2))
             bar.update()
@@ -153,7 +157,6 @@ def denoise_to_files(
             pace = bar.format_dict["elapsed"] / (number - done)
             bar.set_postfix_str(f"{finished} of {video.frames or 'many'} frames written, {pace:.2f} s/frame")
             log(f"pass {number}: {pass_clock.lap('pass'):.3f} s, {finished} frames finished")
-            stopped = stop.requested()
             ends = stopped and finished > 0 if total is None else number == total
             if ends or stopped or number % options.save_every == 0:
                 clock.lap("queue")
@@ -166,6 +169,12 @@ def denoise_to_files(
             if stopped:
                 stop.check()
     return state
+
+
+def write_frame(model: LatentDiffusion, files: VideoFiles, latent: Tensor, frame: Tensor | None) -> None:
+    """Writes the finished frame (1, 3, H, W), after decoding `latent` (1, C, h, w) if it is None."""
+    with torch.inference_mode():  # it is known in the thread that entered it only
+        files.write(to_uint8((model.decode(latent) if frame is None else frame)[0]))
 
 
 def files_of(
@@ -195,10 +204,12 @@ def decoded_passes(
     schedule: DDIMSchedule,
     noise: Noise,
     reseeded: bool,
+    decoded: bool,
 ) -> Iterator[tuple[LatentQueue, Tensor | None, Tensor | None]]:
     """Each pass's queue, the frame (1, 3, H, W) that it finished, if any, and the image tokens for the next pass.
 
-    Tokens, those of `state` to begin with, take the place of the picture. reseeded: they are those of the newest frame.
+    The frame is None, too, unless frames are to be `decoded` before the next pass. Tokens, those of `state` to begin
+    with, take the place of the picture. reseeded: they are those of the newest frame, which is to be decoded for that.
     """
     seed = state.seed
 
@@ -206,7 +217,7 @@ def decoded_passes(
         return (denoise if seed is None else denoise.with_picture(seed))(x, timesteps, frames)
 
     for queue in fifo(seeded, schedule, state.queue, noise=noise):
-        frame = model.decode(queue.head) if queue.head_frame >= 0 else None
+        frame = model.decode(queue.head) if decoded and queue.head_frame >= 0 else None
         if reseeded and frame is not None:
             seed = model.encode_pictures(frame)
         yield queue, frame, seed

@@ -2,7 +2,6 @@
 
 import ctypes
 import math
-import os
 import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -13,6 +12,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from lvdm.fifo.cores import usable_cores
 from lvdm.fifo.ranks import local_world_size
 
 SHARES = 4  # of a batch on a CPU, however many cores it has: how a batch is cut changes how sums are rounded
@@ -116,8 +116,7 @@ def workers_of(device: torch.device, *, rows: int | None) -> Iterator[Workers]:
     if device.type != "cpu":
         yield Workers(rows=rows, memory=CudaMemory(device) if device.type == "cuda" else None)
         return
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    cores = max(1, cores // local_world_size())  # the others of torchrun's processes have theirs
+    cores = max(1, usable_cores() // local_world_size())  # the others of torchrun's processes have theirs
     keep_freed_memory()
     own_threads = torch.get_num_threads()
     torch.set_num_threads(1)  # idle threads of this one would spin and take the workers' time

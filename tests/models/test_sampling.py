@@ -169,31 +169,34 @@ def test_threads_give_the_same_with_a_q_cache(unet):
 
 @dataclass(frozen=True)
 class Small:
-    """A U-Net of a few layers, and all that passes over a queue of 16 slots with lookahead need; 4 windows, 8 rows."""
+    """A U-Net of a few layers that takes pictures, and all that passes over a queue of 16 slots with lookahead need: 4
+    windows, with guidance 8 rows. Each frame has the context of one of `prompts` prompts, or a blend of two."""
 
     unet: UNetModel
     conditioning: Conditioning
     schedule: DDIMSchedule
     noise: KeyedNoise
     queue: LatentQueue
+    scale: float
 
     @classmethod
-    def on(cls, device: torch.device) -> "Small":
+    def on(cls, device: torch.device, *, prompts: int = 1, scale: float = 4.0) -> "Small":
         changes = {"model_channels": 16, "channel_mult": [1], "attention_resolutions": [1], "num_res_blocks": 1}
-        changes |= {"context_dim": 8, "num_head_channels": 8, "norm_num_groups": 4}
+        changes |= {"context_dim": 8, "num_head_channels": 8, "norm_num_groups": 4, "use_image_attention": True}
         torch.manual_seed(0)
         unet = UNetModel(**(golden_json("small_t2v.json")["unet_config"]["params"] | changes)).eval()
         for weight in unet.parameters():
             weight.normal_(std=0.1)
-        contexts = torch.randn(2, 1, 77, 8).to(device).split(1)
-        conditioning = Conditioning(contexts[0], torch.zeros(1), 0, contexts[1], torch.tensor([8], device=device))
+        contexts = torch.randn(1 + prompts, 1, 77 + 4, 8).to(device)
+        starts = 8 * torch.arange(prompts)
+        conditioning = Conditioning(contexts[1:], starts, 2, contexts[:1], torch.tensor([8], device=device))
         schedule = DDIMSchedule.from_tables(ACP, fifo_spacing(16), eta=1)
         noise = KeyedNoise(0, "", 0, (4, 4, 4), device)
         queue = LatentQueue.from_clip(noise.draw("base", range(8), [0] * 8), schedule, noise=noise, stride=4)
-        return cls(unet.to(device), conditioning, schedule, noise, queue)
+        return cls(unet.to(device), conditioning, schedule, noise, queue, scale)
 
     def passes(self, workers: Workers, *, forward: Callable | None = None) -> Iterator[LatentQueue]:
-        denoise = GuidedDenoiser(forward or self.unet, self.conditioning, 4.0, workers)
+        denoise = GuidedDenoiser(forward or self.unet, self.conditioning, self.scale, workers)
         return fifo(denoise, self.schedule, self.queue, noise=self.noise)
 
 
@@ -244,10 +247,12 @@ def arrangements(small: Small, stack: ExitStack) -> Iterator[tuple[str, Iterator
     yield "offloaded", small.passes(Workers(rows=2))
 
 
-@pytest.mark.parametrize("rule", RULES)
-def test_how_it_is_computed_changes_nothing(rule, capfd):
+@pytest.mark.parametrize(
+    ("rule", "prompts", "scale"), [(None, 1, 4.0), (RULES[1], 1, 4.0), (None, 2, 4.0), (None, 1, 1.0), (None, 2, 1.0)]
+)
+def test_how_it_is_computed_changes_nothing(rule, prompts, scale, capfd):
     """Over 20 passes, against one row at a time: windows one by one, guidance halves apart."""
-    small = Small.on(CPU)
+    small = Small.on(CPU, prompts=prompts, scale=scale)
     with ExitStack() as stack:
         stack.enter_context(reuse_queries(small.unet, rule))
         plain = list(islice(small.passes(Workers(rows=1)), 20))
