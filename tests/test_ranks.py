@@ -3,6 +3,7 @@
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -19,9 +20,12 @@ from lvdm.fifo.ranks import Ranks
 SMALL = ["--video_length", "4", "-n", "3", "--device", "cpu", "--precision", "fp32", "--save_frames"]
 
 
-def torchrun(processes: int, arguments: Sequence[object], said: Path) -> subprocess.Popen:
-    """The command in several processes; what they say is in the file `said`."""
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"]
+def torchrun(
+    processes: int, arguments: Sequence[object], said: Path, *, place: Sequence[str] = ("--standalone",)
+) -> subprocess.Popen:
+    """The command in several processes on a machine; what they say is in the file `said`. place: this machine's among
+    several."""
+    launcher = [sys.executable, "-m", "torch.distributed.run", *place, f"--nproc_per_node={processes}"]
     with said.open("w") as file:
         return subprocess.Popen(
             [*launcher, "videocrafter_main.py", *map(str, arguments)], cwd=ROOT, stdout=file, stderr=file
@@ -30,6 +34,12 @@ def torchrun(processes: int, arguments: Sequence[object], said: Path) -> subproc
 
 def frames_below(folder: Path) -> np.ndarray:
     return np.stack([iio.imread(path) for path in sorted(folder.glob("*/t2v/fifo/*.png"))]).astype(int)
+
+
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("localhost", 0))
+        return listener.getsockname()[1]
 
 
 def children(process: int) -> list[int]:
@@ -62,21 +72,30 @@ def test_ranks_stop_together_and_go_on_alone(tmp_path):
     assert len(iio.imread(one(tmp_path, "out/*/t2v/t2v.mp4"), plugin="FFMPEG")) == 60
 
 
-def test_a_rank_that_dies_ends_the_run_by_name(tmp_path):
+@pytest.mark.parametrize("machines", [1, 2])
+def test_a_rank_that_dies_ends_the_run_by_name(tmp_path, machines):
+    """On its machine, and on others, whose torchrun does not know of it."""
     flags = [*SMALL, "-p", prompt_file(tmp_path, RED), "-l", 500, "--output_dir", tmp_path / "out"]
-    process = torchrun(2, flags, tmp_path / "said")
+    place = (
+        ["--nnodes=2", "--master_addr=localhost", f"--master_port={free_port()}"] if machines > 1 else ["--standalone"]
+    )
+    launchers = [
+        torchrun(2 // machines, flags, tmp_path / f"said{node}", place=[*place, f"--node_rank={node}"])
+        for node in range(machines)
+    ]
     while not list(tmp_path.glob("out/*/t2v/fifo.partial/00002.png")):
-        assert process.poll() is None, (tmp_path / "said").read_text()
+        assert launchers[0].poll() is None, (tmp_path / "said0").read_text()
         time.sleep(0.05)
     ranks = {}
-    for child in children(process.pid):
+    for child in (child for launcher in launchers for child in children(launcher.pid)):
         variables = Path(f"/proc/{child}/environ").read_bytes().split(b"\0")
         ranks |= {variable[5:]: child for variable in variables if variable.startswith(b"RANK=")}
     killed = time.monotonic()
     os.kill(ranks[b"1"], signal.SIGKILL)
-    assert process.wait(timeout=60) != 0
+    for launcher in launchers:
+        assert launcher.wait(timeout=60) != 0
     assert time.monotonic() - killed < 60
-    said = (tmp_path / "said").read_text()
+    said = "".join((tmp_path / f"said{node}").read_text() for node in range(machines))
     assert "rank      : 1" in said
     assert "-9" in said
     assert "error: another rank is gone" in said

@@ -102,7 +102,7 @@ def _all_there() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        print(f"error: another rank is gone; torchrun names it below ({reason(error)})", file=sys.stderr, flush=True)
+        print(f"error: another rank is gone; its torchrun names it ({reason(error)})", file=sys.stderr, flush=True)
         os._exit(1)
 
 
