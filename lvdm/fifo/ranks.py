@@ -11,15 +11,20 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
+from threading import Lock, Thread
 from typing import TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from tqdm import tqdm
 
 from lvdm.command import reason
 
 T = TypeVar("T")
+ENDLESS = timedelta(days=30)  # of waiting; Gloo adds it to the time of day
+MOMENT = 5.0  # seconds
+LAST_WORDS = Lock()  # whose are they
 
 
 class RankError(RuntimeError):
@@ -32,10 +37,7 @@ class SharedError(ValueError):
 
 @dataclass(frozen=True)
 class Ranks:
-    """This process's rank among `size`. Rank 0 speaks and writes for all.
-
-    Whoever waits for a rank that is gone says so and ends.
-    """
+    """This process's rank among `size`. Rank 0 speaks and writes for all."""
 
     rank: int = 0
     size: int = 1
@@ -102,7 +104,8 @@ def _all_there() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        print(f"error: another rank is gone; its torchrun names it ({reason(error)})", file=sys.stderr, flush=True)
+        LAST_WORDS.acquire()
+        tqdm.write(f"error: another rank is gone; its torchrun names it ({reason(error)})", file=sys.stderr)
         os._exit(1)
 
 
@@ -112,8 +115,7 @@ def ranks_of(device: torch.device, *, wanted: bool) -> Iterator[Ranks]:
 
     Tensors on CUDA go through NCCL, others through Gloo. Ranks wait for one another for half an hour, in which one may
     still load the model, compile, or compute windows on a slow CPU, while another has nothing to do. A rank that died
-    is seen by Gloo at once, also from other machines; maybe not by NCCL. So a pass ends with a question that goes over
-    Gloo (`any`), before anything waits for a GPU.
+    is seen at once, as each watches the next one; not so a machine that vanished without a word.
     """
     if not wanted or world_size() == 1:
         yield ALONE
@@ -123,15 +125,40 @@ def ranks_of(device: torch.device, *, wanted: bool) -> Iterator[Ranks]:
         torch.cuda.set_device(device)
         backends = "cpu:gloo,cuda:nccl"
     dist.init_process_group(backends, timeout=timedelta(minutes=30))  # torch has one for both
-    in_step = True
+    ranks = Ranks(dist.get_rank(), dist.get_world_size())
+    watch = Watch(ranks)
     try:
-        yield Ranks(dist.get_rank(), dist.get_world_size())
+        yield ranks
     except RankError:
-        in_step = False
+        raise  # no farewell: the others shall see it
+    except BaseException:
+        watch.end(patience=MOMENT)  # the others may not come to an end
         raise
-    finally:
-        if in_step:  # else NCCL might wait for the others
-            dist.destroy_process_group()
+    watch.end()
+    dist.destroy_process_group()
+
+
+class Watch:
+    """Ends this process when the next rank is gone, the last one's being the first; so all end, one after the other.
+
+    Whatever else waits for a rank that died, as NCCL may do for half an hour, needs not know of it.
+    """
+
+    def __init__(self, ranks: Ranks) -> None:
+        self.ranks = ranks
+        self.group = dist.new_group(backend="gloo", timeout=ENDLESS)
+        self.thread = Thread(target=self._wait_for_farewell, daemon=True)
+        self.thread.start()
+
+    def _wait_for_farewell(self) -> None:
+        with _all_there():
+            dist.recv(torch.empty(1), src=(self.ranks.rank + 1) % self.ranks.size, group=self.group)
+
+    def end(self, *, patience: float | None = None) -> None:
+        """Says farewell to who watches this rank, and waits for the next one's: for seconds, or as long as it takes."""
+        with suppress(RuntimeError):  # it is gone itself
+            dist.send(torch.zeros(1), dst=(self.ranks.rank - 1) % self.ranks.size, group=self.group)
+        self.thread.join(patience)
 
 
 @contextmanager
@@ -144,7 +171,7 @@ def leaving_together(*, wanted: bool) -> Iterator[None]:
     if not wanted or world_size() == 1:
         yield
         return
-    dist.init_process_group("gloo", timeout=timedelta(days=30))
+    dist.init_process_group("gloo", timeout=ENDLESS)
     try:
         yield
         signal.signal(signal.SIGINT, signal.SIG_DFL)  # Python's own handler would be called after the waiting

@@ -142,12 +142,14 @@ def denoise_to_files(
             schedule=schedule,
             noise=noise,
             reseeded=options.mode.reseeded,
-            decoded=options.mode.reseeded or options.offload,  # offloaded networks take turns, in this thread
+            # Behind one's back only on a CPU: a GPU keeps the order and would need memory for both; offloaded networks
+            # take turns, in this thread.
+            decoded=options.mode.reseeded or options.offload or noise.device.type != "cpu",
         )
         if total is not None:
             passes = islice(passes, max(0, total - done))
         for number, (queue, frame, seed) in enumerate(passes, start=done + 1):
-            stopped = stop.requested()  # before anything waits for a device, which may wait for a rank that is gone
+            stopped = stop.requested()  # ranks ask one another while their devices compute
             if first and queue.head_frame >= 0:
                 write(queue.head, frame)
             if files.queue is not None:
@@ -159,8 +161,8 @@ def denoise_to_files(
             log(f"pass {number}: {pass_clock.lap('pass'):.3f} s, {finished} frames finished")
             ends = stopped and finished > 0 if total is None else number == total
             if ends or stopped or number % options.save_every == 0:
-                clock.lap("queue")
                 write.wait()
+                clock.lap("queue")
                 state = RunState(video.settings, advance(queue, noise=noise), seed, files.sync(), clock.laps)
                 if first:
                     write_state(video.state, state)

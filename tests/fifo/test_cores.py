@@ -36,8 +36,8 @@ def system_with(folder: Path, files: dict[str, str]) -> Path:
         (
             {
                 "proc/self/cgroup": "5:memory:/docker/ab:c\n4:cpu,cpuacct:/docker/ab:c\n",
-                "sys/fs/cgroup/cpu,cpuacct/cpu.cfs_quota_us": "150000\n",
-                "sys/fs/cgroup/cpu,cpuacct/cpu.cfs_period_us": "100000\n",
+                "sys/fs/cgroup/cpu/cpu.cfs_quota_us": "150000\n",
+                "sys/fs/cgroup/cpu/cpu.cfs_period_us": "100000\n",
                 "sys/fs/cgroup/memory/cpu.cfs_quota_us": "1\n",
                 "sys/fs/cgroup/memory/cpu.cfs_period_us": "1\n",
             },
@@ -55,6 +55,21 @@ def system_with(folder: Path, files: dict[str, str]) -> Path:
 )
 def test_quotas_are_those_of_its_own_groups_and_the_ones_around(tmp_path, files, quotas):
     assert list(core_quotas(system_with(tmp_path, files))) == quotas
+
+
+@pytest.mark.parametrize("group", ["", "0", "0::", "x:y", "0::/\udcff", "0::/../.."])
+@pytest.mark.parametrize("limit", ["", "100000", "100000 x", "x 100000", "100000 0", "max"])
+def test_what_is_not_understood_is_no_limit(tmp_path, group, limit):
+    system = system_with(tmp_path, {"sys/fs/cgroup/cpu.max": limit})
+    (tmp_path / "proc/self").mkdir(parents=True)
+    (tmp_path / "proc/self/cgroup").write_bytes(f"{group}\n".encode(errors="surrogateescape"))
+    assert list(core_quotas(system)) == []
+
+
+@pytest.mark.parametrize(("quota", "cores"), [(50000, 1), (100000, 1), (190000, 1), (10**9, None)])
+def test_usable_cores_are_at_most_what_a_quota_says(tmp_path, quota, cores):
+    files = {"proc/self/cgroup": "0::/\n", "sys/fs/cgroup/cpu.max": f"{quota} 100000\n"}
+    assert usable_cores(system_with(tmp_path, files)) == (cores or len(os.sched_getaffinity(0)))
 
 
 def test_usable_cores_are_at_most_those_of_its_affinity():
