@@ -26,7 +26,7 @@ def write_plots(report: Report, folder: Path) -> None:
     figures = {metric: plot(report, metric) for metric in COLUMNS if _drawn(report, metric)}
     if shown := [metric for metric in OVERVIEW if metric in figures]:
         figures["overview"] = overview(report, shown)
-    if rows := [row for row in report.rows() if row.against]:
+    if rows := [row for row in report.rows if row.against]:
         figures["differences"] = differences(report, rows)
     for name, figure in figures.items():
         with whole_file(folder / f"{name}.png") as partial:
@@ -55,7 +55,10 @@ def overview(report: Report, metrics: Sequence[str]) -> Figure:
 
 
 def differences(report: Report, rows: Sequence[Row]) -> Figure:
-    """Mean paired differences of experiments to the baseline, with 95 % intervals: a panel for each metric."""
+    """Mean paired differences of experiments to the baseline, with 95 % intervals: a panel for each metric.
+
+    Full dots are those that chance would hardly make, among so many.
+    """
     metrics = list(dict.fromkeys(row.metric for row in rows))
     experiments = [name for name in report.experiments if name != report.baseline]
     down = math.ceil(len(metrics) / ACROSS)
@@ -70,14 +73,17 @@ def differences(report: Report, rows: Sequence[Row]) -> Figure:
                 place, other = experiments.index(row.experiment), row.against
                 if other.low is not None:
                     axes.plot([other.low, other.high], [place, place], color="C0")
-                axes.plot(other.mean, place, "o", color="C0", markersize=4)
+                axes.plot(other.mean, place, "o", color="C0", markersize=4, fillstyle="full" if row.real else "none")
         better = COLUMNS[metric].better
         axes.set_title(metric + (f" ({better} is better)" if better else ""), fontsize="small")
         axes.tick_params(labelsize="small")
         axes.locator_params(axis="x", nbins=4)
         axes.set_yticks(range(len(experiments)), experiments)
         axes.set_ylim(len(experiments) - 0.5, -0.5)
-    figure.supxlabel(f"difference to {report.baseline}, pair by pair, with its 95 % interval", fontsize="small")
+    figure.supxlabel(
+        f"difference to {report.baseline}, pair by pair, with its 95 % interval; full: false discovery rate below 5 %",
+        fontsize="small",
+    )
     return figure
 
 

@@ -3,7 +3,8 @@
 import csv
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -12,20 +13,30 @@ from lvdm.evaluation.cache import as_json
 from lvdm.evaluation.measure import Measurement
 from lvdm.evaluation.metrics import COLUMNS, SHAPES
 from lvdm.evaluation.reading import Source
-from lvdm.evaluation.statistics import Summary, paired, summarize
+from lvdm.evaluation.statistics import Summary, p_value, paired, q_values, summarize
 from lvdm.files import whole_file
 
 FEW = 10  # frames of a video that the table's remarks name
+REAL = 0.05  # the false discovery rate up to which a difference is shown as one
 
 
 @dataclass(frozen=True)
 class Row:
-    """One metric of one experiment; `against` is the difference to the baseline, None where there are no pairs."""
+    """One metric of one experiment; `against` is the difference to the baseline, None where there are no pairs.
+
+    q: the false discovery rate of calling this difference real, and with it all of the report that are clearer.
+    """
 
     metric: str
     experiment: str
     summary: Summary
     against: Summary | None
+    q: float | None = None
+
+    @property
+    def real(self) -> bool:
+        """Whether the difference is one that chance would hardly make, among so many."""
+        return self.q is not None and self.q < REAL
 
 
 @dataclass(frozen=True)
@@ -42,16 +53,21 @@ class Report:
     def experiments(self) -> list[str]:
         return list(dict.fromkeys(source.experiment for source, _ in self.videos))
 
+    @cached_property
     def rows(self) -> list[Row]:
         """Metric by metric, experiment by experiment; what no video has is not there."""
-        rows = []
+        rows, p_values = [], {}
         for metric, experiment in product(COLUMNS, self.experiments):
             values = self._values(metric, experiment)
             summary = summarize(values.values())
             if summary is not None:
                 other = self.baseline if experiment != self.baseline else None
-                against = paired(values, self._values(metric, other)) if other else None
-                rows.append(Row(metric, experiment, summary, against))
+                differences = paired(values, self._values(metric, other)) if other else []
+                if differences:
+                    p_values[len(rows)] = p_value(differences)
+                rows.append(Row(metric, experiment, summary, summarize(differences)))
+        for at, q in zip(p_values, q_values(list(p_values.values())), strict=True):
+            rows[at] = replace(rows[at], q=q)
         return rows
 
     def missing(self) -> dict[str, str]:
@@ -75,15 +91,18 @@ def markdown(report: Report) -> str:
     """The table, then what it was seen with, what was left out, and where seams and duplicates are."""
     columns = ["metric", "experiment", "prompts", "mean", "SD", "95 % interval"]
     if report.baseline:
-        columns += [f"less {report.baseline}", "95 % interval", "pairs"]
+        columns += [f"less {report.baseline}", "95 % interval", "q", "pairs"]
     lines = [_line(columns), "|---" * len(columns) + "|"]
-    for row in report.rows():
+    for row in report.rows:
         one, other = row.summary, row.against
         name = f"{row.metric} ({COLUMNS[row.metric].unit}) {_arrow(row.metric)}".strip()
         cells = [name, row.experiment, one.prompts, _number(one.mean)]
         cells += [_number(one.deviation), _interval(one)]
         if report.baseline:
-            cells += [_number(other.mean, sign=True), _interval(other), other.videos] if other else [""] * 3
+            difference = (
+                [_number(other.mean, sign=True), _interval(other), f"{row.q:.2g}", other.videos] if other else []
+            )
+            cells += difference or [""] * 4
         lines.append(_line(cells))
     notes = [f"{what}: {name}" for what, name in report.encoders.items()]
     reasons: dict[str, list[str]] = {}
@@ -107,9 +126,9 @@ def markdown(report: Report) -> str:
 def differences_at_a_glance(report: Report) -> str:
     """A table with a line for the baseline's means and one for each experiment's differences to it, pair by pair.
 
-    Those whose 95 % intervals leave out 0 are bold. So is one in twenty of differences that are only chance.
+    Those that chance would hardly make are bold: of these, one in twenty may be expected to be chance all the same.
     """
-    rows = report.rows()
+    rows = report.rows
     metrics = list(dict.fromkeys(row.metric for row in rows if row.against))
     texts = {(row.experiment, row.metric): _difference(row) for row in rows if row.against}
     means = {row.metric: _number(row.summary.mean) for row in rows if row.experiment == report.baseline}
@@ -123,7 +142,7 @@ def differences_at_a_glance(report: Report) -> str:
 def write(report: Report, folder: Path) -> None:
     """table.md, report.json, videos.csv, curves.csv and experiments.csv, in `folder`; with pairs, differences.md."""
     _write_text(folder / "table.md", markdown(report))
-    if any(row.against for row in report.rows()):
+    if any(row.against for row in report.rows):
         _write_text(folder / "differences.md", differences_at_a_glance(report))
     _write_text(folder / "report.json", json.dumps(_content(report), ensure_ascii=False, indent=1) + "\n")
     names = [name for name in COLUMNS if any(name in one.numbers for _, one in report.videos)]
@@ -152,15 +171,15 @@ def write(report: Report, folder: Path) -> None:
     fields = list(Summary.__dataclass_fields__)
     _write_csv(
         folder / "experiments.csv",
-        ["metric", "experiment", *fields, *(f"difference_{name}" for name in fields)],
+        ["metric", "experiment", *fields, *(f"difference_{name}" for name in fields), "q"],
         [
             [
                 row.metric,
                 row.experiment,
                 *_cells(row.summary),
-                *(_cells(row.against) if row.against else [""] * len(fields)),
+                *([*_cells(row.against), row.q] if row.against else [""] * (len(fields) + 1)),
             ]
-            for row in report.rows()
+            for row in report.rows
         ],
     )
 
@@ -171,7 +190,7 @@ def _content(report: Report) -> dict[str, Any]:
         "baseline": report.baseline,
         "left_out": report.missing(),
         "problems": report.problems,
-        "experiments": [asdict(row) for row in report.rows()],
+        "experiments": [asdict(row) for row in report.rows],
         "videos": [
             {
                 "experiment": source.experiment,
@@ -196,10 +215,8 @@ def _arrow(metric: str) -> str:
 
 
 def _difference(row: Row) -> str:
-    other = row.against
-    text = _number(other.mean, sign=True, digits=2)
-    leaves_out_0 = other.low is not None and not other.low <= 0 <= other.high
-    return f"**{text}**" if leaves_out_0 else text
+    text = _number(row.against.mean, sign=True, digits=2)
+    return f"**{text}**" if row.real else text
 
 
 def _number(value: float | None, *, sign: bool = False, digits: int = 4) -> str:

@@ -2,13 +2,15 @@
 
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from scipy.stats import false_discovery_control, permutation_test
 
 RESAMPLES = 5000
+FLIPS = 20000
 LEVEL = 95  # percent
 
 
@@ -29,9 +31,7 @@ def summarize(values: Iterable[tuple[str, float]]) -> Summary | None:
 
     Several videos of one prompt count as their mean: prompts are what would be drawn anew. None if there are no values.
     """
-    groups = defaultdict(list)
-    for prompt, value in values:
-        groups[prompt].append(value)
+    groups = _by_prompt(values)
     if not groups:
         return None
     means = np.array([np.mean(group) for group in groups.values()])
@@ -66,6 +66,41 @@ def bootstrap_interval(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 def paired(
     values: Mapping[tuple[Any, ...], tuple[str, float]], baseline: Mapping[tuple[Any, ...], tuple[str, float]]
-) -> Summary | None:
-    """The difference to `baseline`, over the videos that both have: from what makes a pair to (prompt, value)."""
-    return summarize((prompt, value - baseline[key][1]) for key, (prompt, value) in values.items() if key in baseline)
+) -> list[tuple[str, float]]:
+    """(prompt, difference to `baseline`) of the videos that both have, by what makes a pair: to (prompt, value)."""
+    return [(prompt, value - baseline[key][1]) for key, (prompt, value) in values.items() if key in baseline]
+
+
+def p_value(differences: Iterable[tuple[str, float]]) -> float:
+    """Of the mean of (prompt, difference), two-sided: how often it is as far from 0 where each prompt's sign is chance.
+
+    Fisher's randomization test (1935), with all combinations of signs, or 20,000, the same ones in every run.
+    """
+    means = np.array([np.mean(group) for group in _by_prompt(differences).values()])
+    if len(means) == 1:
+        return 1.0
+    test = permutation_test(
+        (means,),
+        lambda signed, axis: np.abs(signed.mean(axis)),
+        permutation_type="samples",
+        alternative="greater",
+        n_resamples=FLIPS,
+        vectorized=True,
+        rng=0,
+    )
+    return float(test.pvalue)
+
+
+def q_values(p_values: Sequence[float]) -> list[float]:
+    """For each of many tests the false discovery rate of calling it real, and with it all that have smaller p values.
+
+    By Benjamini and Yekutieli (2001), as tests of one experiment depend on one another.
+    """
+    return false_discovery_control(p_values, method="by").tolist() if p_values else []
+
+
+def _by_prompt(values: Iterable[tuple[str, float]]) -> dict[str, list[float]]:
+    groups = defaultdict(list)
+    for prompt, value in values:
+        groups[prompt].append(value)
+    return groups

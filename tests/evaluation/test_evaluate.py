@@ -14,7 +14,9 @@ import pytest
 from conftest import RED, ROOT, prompt_file
 from conftest import command as videocrafter
 
+from lvdm.evaluation.measure import Measurement
 from lvdm.evaluation.plots import plot
+from lvdm.evaluation.report import differences_at_a_glance
 from lvdm.fifo.sinks import open_files
 
 SCRIPT = ROOT / "scripts" / "evaluate.py"
@@ -91,7 +93,7 @@ def test_experiments_are_compared_pair_by_pair(results, tmp_path, run):
     assert (output / "table.md").read_text() == text
     head, _, *lines = ([cell.strip() for cell in line.split("|")[1:-1]] for line in (output / "differences.md").open())
     column = head.index("brightness_drift ↓")
-    assert [(line[0], line[column]) for line in lines] == [("base", "32"), ("other", "**+4**")]
+    assert [(line[0], line[column]) for line in lines] == [("base", "32"), ("other", "+4")]
     assert lines[1][head.index("motion")] == "+0"
 
     report = json.loads((output / "report.json").read_text())
@@ -107,6 +109,22 @@ def test_experiments_are_compared_pair_by_pair(results, tmp_path, run):
         assert float(point["mean"]) == pytest.approx(expected, abs=0.01)
     assert {path.stem for path in (output / "plots").iterdir()} >= {"brightness_drift", "motion"}
     assert iio.imread(output / "plots" / "motion.png").std() > 1
+
+
+def test_differences_that_chance_would_hardly_make_are_bold():
+    """Of 12 pairs; those with a mean as large that differ from one another as much as from 0 are not."""
+    videos = [
+        (
+            evaluate.Source(Path(), Path(), experiment, "", ((0, f"prompt {number}"),), (number,)),
+            Measurement(16, 8, 8, {"motion": number + shift, "clip_f": shift * (-1) ** number * number}, {}, [], []),
+        )
+        for number in range(12)
+        for experiment, shift in (("base", 0), ("other", 1))
+    ]
+    head, _, base, other = differences_at_a_glance(evaluate.Report(videos, "base", {}, {}, [])).splitlines()
+    assert head == "|  | motion | clip_f ↑ |"
+    assert base == "| base | 5.5 | 0 |"
+    assert other == "| other | **+1** | -0.5 |"
 
 
 def test_plots_show_means_over_prompts_where_they_belong(tmp_path):

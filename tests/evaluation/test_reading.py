@@ -135,7 +135,7 @@ def test_a_bar_in_a_name_is_no_column_and_sizes_are_told(tmp_path):
     sources, _ = find_sources(folders)
     text = markdown(Report([(one, measure(one, Instruments())) for one in sources], "a|b", {}, {}, []))
     columns = {len(re.findall(r"(?<!\\)\|", line)) for line in text.splitlines() if line.startswith("|")}
-    assert columns == {10}
+    assert columns == {11}
     assert "several sizes" in text
 
 
@@ -144,7 +144,7 @@ def drifts(*paths: Path, baseline: str | None = None) -> dict[str, tuple]:
     sources, problems = find_sources(paths)
     assert problems == []
     report = Report([(one, measure(one, Instruments())) for one in sources], baseline, {}, {}, [])
-    rows = [row for row in report.rows() if row.metric == "brightness_drift"]
+    rows = [row for row in report.rows if row.metric == "brightness_drift"]
     return {
         row.experiment: (row.summary.videos, round(row.summary.mean), row.against and round(row.against.mean))
         for row in rows

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from lvdm.evaluation.statistics import bootstrap_interval, paired, summarize
+from lvdm.evaluation.statistics import bootstrap_interval, p_value, paired, q_values, summarize
 
 
 def numbered(values):
@@ -47,7 +47,36 @@ def test_pairs_show_what_spread_hides():
     hard = 10 * rng.standard_normal(20)  # some prompts are harder than others
     baseline = {(number,): (f"prompt {number}", value) for number, value in enumerate(hard)}
     better = {(number,): (f"prompt {number}", value + 1) for number, value in enumerate(hard[:15])}
-    difference = paired(better | {("alone",): ("alone", 100.0)}, baseline)
+    difference = summarize(paired(better | {("alone",): ("alone", 100.0)}, baseline))
     assert difference.videos == 15
     assert (difference.mean, difference.low, difference.high) == pytest.approx((1, 1, 1))
-    assert paired({("alone",): ("alone", 1.0)}, baseline) is None
+    assert paired({("alone",): ("alone", 1.0)}, baseline) == []
+
+
+def test_p_values_are_those_of_chance():
+    """Where signs are chance, p < 0.1 happens once in ten; of 10 equal differences all signs agree twice in 2^10."""
+    rng = np.random.default_rng(2)
+    drawn = [p_value(numbered(rng.standard_normal(12))) for _ in range(200)]
+    assert np.mean(np.array(drawn) < 0.1) == pytest.approx(0.1, abs=0.06)
+    assert p_value(numbered([1.0] * 10)) == pytest.approx(2 / 2**10)
+    assert p_value(numbered([-1.0] * 10)) == pytest.approx(2 / 2**10)
+    assert p_value(numbered([0.0] * 10)) == p_value(numbered([3.0])) == 1
+    assert p_value(numbered([1, 2, 3, -1])) == pytest.approx(
+        6 / 16
+    )  # 5 and more: +-(1+2+3+1), +-(1+2+3-1), +-(2+3+1-1)
+    assert p_value(numbered(rng.standard_normal(40) + 2)) < 1e-3
+
+
+def test_seeds_of_a_prompt_are_no_more_evidence():
+    assert p_value([(f"prompt {number}", 1.0) for number in range(5) for _ in range(9)]) == pytest.approx(2 / 2**5)
+
+
+def test_few_of_what_is_called_real_is_chance():
+    """300 tests of which 60 are of something: the share of false ones among those with q < 0.05 is below that."""
+    rng = np.random.default_rng(3)
+    real = [2e-6 * rng.random() for _ in range(60)]
+    q = np.array(q_values([*real, *rng.random(240)]))
+    assert (q[:60] < 0.05).all()
+    assert (q[60:] < 0.05).sum() <= 3
+    assert q_values([]) == []
+    assert q_values([0.03]) == pytest.approx([0.03])
