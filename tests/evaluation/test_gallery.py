@@ -486,8 +486,9 @@ def test_keyboard(visit):
 
 @in_browser
 def test_settings_are_shown_while_pointed_at_and_kept_by_a_click(visit):
-    page, panel = visit.page, visit.page.locator("#settings")
-    about = visit.row("a red circle").get_by_role("button", name="Settings of t2v")
+    page, panel, row = visit.page, visit.page.locator("#settings"), visit.row("a red circle")
+    visit.wait_for(row, at(0))  # while it loads, the button may move away from the pointer
+    about = row.get_by_role("button", name="Settings of t2v")
     about.hover()
     assert panel.is_visible()
     assert panel.locator("dd.differs").all_inner_texts() == ["t2v"]
