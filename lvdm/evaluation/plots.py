@@ -18,7 +18,7 @@ from lvdm.files import whole_file
 LINES = tuple(product(("-", "--", ":"), (f"C{number}" for number in range(10))))  # experiments to be told apart
 # Consistency, drift, and what the captions of the shapes grammar say: what a glance at an ablation is for.
 OVERVIEW = ("latent_consistency", "background_consistency", "brightness_drift", "contrast_drift", "shapes_all_four")
-ACROSS = 4  # panels in a row of differences
+ACROSS, DIFFERENCES_ACROSS = 3, 4  # panels in a row
 
 
 def write_plots(report: Report, folder: Path) -> None:
@@ -43,9 +43,8 @@ def plot(report: Report, metric: str) -> Figure:
 
 
 def overview(report: Report, metrics: Sequence[str]) -> Figure:
-    """The curves of `metrics` side by side, with one legend; with a baseline only its interval, to be legible."""
-    figure = Figure(figsize=(4.2 * len(metrics), 4), layout="constrained")
-    panels = figure.subplots(1, len(metrics), squeeze=False)[0]
+    """A panel with the curves of each of `metrics`, one legend; with a baseline only its interval, to be legible."""
+    figure, panels = _panels(len(metrics), across=ACROSS, width=4.2, height=3.2, sharey=False)
     banded = [report.baseline] if report.baseline else report.experiments
     for axes, metric in zip(panels, metrics, strict=True):
         _draw(axes, report, metric, banded=banded)
@@ -61,12 +60,9 @@ def differences(report: Report, rows: Sequence[Row]) -> Figure:
     """
     metrics = list(dict.fromkeys(row.metric for row in rows))
     experiments = [name for name in report.experiments if name != report.baseline]
-    down = math.ceil(len(metrics) / ACROSS)
-    figure = Figure(figsize=(3.4 * ACROSS, down * (1 + 0.25 * len(experiments))), layout="constrained")
-    panels = figure.subplots(down, ACROSS, sharey=True, squeeze=False)
-    for axes in panels.flat[len(metrics) :]:
-        axes.set_visible(False)
-    for axes, metric in zip(panels.flat, metrics, strict=False):
+    height = 1 + 0.25 * len(experiments)
+    figure, panels = _panels(len(metrics), across=DIFFERENCES_ACROSS, width=3.4, height=height, sharey=True)
+    for axes, metric in zip(panels, metrics, strict=True):
         axes.axvline(0, color="0.6", linewidth=1)
         for row in rows:
             if row.metric == metric:
@@ -85,6 +81,17 @@ def differences(report: Report, rows: Sequence[Row]) -> Figure:
         fontsize="small",
     )
     return figure
+
+
+def _panels(count: int, *, across: int, width: float, height: float, sharey: bool) -> tuple[Figure, list[Axes]]:
+    """A figure with `count` panels of that size in inches, `across` of them in a row."""
+    across = min(across, count)
+    down = math.ceil(count / across)
+    figure = Figure(figsize=(width * across, height * down), layout="constrained")
+    panels = figure.subplots(down, across, sharey=sharey, squeeze=False).flatten().tolist()
+    for axes in panels[count:]:
+        axes.set_visible(False)
+    return figure, panels[:count]
 
 
 def _draw(axes: Axes, report: Report, metric: str, *, banded: Sequence[str]) -> None:

@@ -78,5 +78,6 @@ def test_few_of_what_is_called_real_is_chance():
     q = np.array(q_values([*real, *rng.random(240)]))
     assert (q[:60] < 0.05).all()
     assert (q[60:] < 0.05).sum() <= 3
+    assert q_values([p_value(numbered([1.0] * 32)), *[1.0] * 600])[0] < 0.05  # one alone, as far as it can be
     assert q_values([]) == []
     assert q_values([0.03]) == pytest.approx([0.03])
