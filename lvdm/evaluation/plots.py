@@ -22,12 +22,17 @@ ACROSS, DIFFERENCES_ACROSS = 3, 4  # panels in a row
 
 
 def write_plots(report: Report, folder: Path) -> None:
-    """{metric}.png, overview.png, and with a baseline differences.png, in `folder`; what has no values is left out."""
+    """{metric}.png, overview.png, and with a baseline differences.png, in `folder`.
+
+    What has no values is left out, and what an earlier report left there of it is removed.
+    """
     figures = {metric: plot(report, metric) for metric in COLUMNS if _drawn(report, metric)}
     if shown := [metric for metric in OVERVIEW if metric in figures]:
         figures["overview"] = overview(report, shown)
     if rows := [row for row in report.rows if row.against]:
         figures["differences"] = differences(report, rows)
+    for name in {*COLUMNS, "overview", "differences"} - set(figures):
+        (folder / f"{name}.png").unlink(missing_ok=True)
     for name, figure in figures.items():
         with whole_file(folder / f"{name}.png") as partial:
             figure.savefig(partial, dpi=120)

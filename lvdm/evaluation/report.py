@@ -140,10 +140,12 @@ def differences_at_a_glance(report: Report) -> str:
 
 
 def write(report: Report, folder: Path) -> None:
-    """table.md, report.json, videos.csv, curves.csv and experiments.csv, in `folder`; with pairs, differences.md."""
+    """In `folder`: table.md, report.json, videos.csv, curves.csv, experiments.csv; with pairs, differences.md."""
     _write_text(folder / "table.md", markdown(report))
     if any(row.against for row in report.rows):
         _write_text(folder / "differences.md", differences_at_a_glance(report))
+    else:
+        (folder / "differences.md").unlink(missing_ok=True)
     _write_text(folder / "report.json", json.dumps(_content(report), ensure_ascii=False, indent=1) + "\n")
     names = [name for name in COLUMNS if any(name in one.numbers for _, one in report.videos)]
     known = ["experiment", "name", "prompt", "path", "frames", "height", "width"]

@@ -110,6 +110,14 @@ def test_experiments_are_compared_pair_by_pair(results, tmp_path, run):
     assert {path.stem for path in (output / "plots").iterdir()} >= {"brightness_drift", "motion"}
     assert iio.imread(output / "plots" / "motion.png").std() > 1
 
+    pairs = {"differences.md", "differences.png"}
+    assert pairs <= {path.name for path in output.rglob("*")}
+    (output / "plots" / "mine.png").touch()
+    assert run(results, "--output", output)[0] == 0
+    left = {path.name for path in output.rglob("*")}
+    assert {"mine.png", "overview.png"} <= left
+    assert not pairs & left
+
 
 def test_differences_that_chance_would_hardly_make_are_bold():
     """Of 12 pairs; those with a mean as large that differ from one another as much as from 0 are not."""
