@@ -1,7 +1,7 @@
 """An ablation: makes the videos of a baseline and of experiments that differ from it, and measures what that changes.
 
-python scripts/ablate.py configs/ablation_fifo.yaml [--output DIR] [--only NAME...] [--keep nothing] [--dry_run]
-    [--num_processes N --rank R]
+python scripts/ablate.py configs/ablation_fifo.yaml [--output DIR] [--only NAME...] [--keep nothing] [--overwrite]
+    [--dry_run] [--num_processes N --rank R]
 
 Writes into DIR: the tables and plots of scripts/evaluate.py with differences to the baseline, and videos/, a small file
 for each measurement. A video that was measured with the same settings is neither made nor needed again: DIR without its
@@ -15,6 +15,7 @@ import argparse
 import sys
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -46,6 +47,11 @@ def read_arguments(words: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--num_processes", type=int, default=1, help="processes that share the videos (default 1)")
     parser.add_argument("--rank", type=int, default=0, help="which of them this one is, from 0 (default 0)")
+    parser.add_argument(
+        "--overwrite",
+        action="store_true",
+        help="begin anew what is not measured: where an experiment's flags changed",
+    )
     parser.add_argument("--dry_run", action="store_true", help="list what is there and what is to make; make nothing")
     return parser.parse_args(words)
 
@@ -55,8 +61,8 @@ def plan(trials: Sequence[Trial], folder: Path) -> str:
     lines = ["| experiment | videos | measured | made | to make |", "|---|---|---|---|---|"]
     for name in dict.fromkeys(trial.experiment for trial in trials):
         own = [trial for trial in trials if trial.experiment == name]
-        rest = [trial.video for trial in own if kept(trial.identity, folder=folder) is None]
-        made = sum(recorded_frames(video) >= video.frames for video in rest)
+        rest = [trial for trial in own if kept(trial.identity, folder=folder) is None]
+        made = sum(not trial.options.overwrite and recorded_frames(trial.video) >= trial.video.frames for trial in rest)
         lines.append(f"| {name} | {len(own)} | {len(own) - len(rest)} | {made} | {len(rest) - made} |")
     return "\n".join(lines)
 
@@ -74,7 +80,8 @@ def make_and_measure(
                 if run(trial.options, ALONE, stop).failed:  # why, is told
                     failed += 1
                 else:
-                    keep(measure(trial.source, instruments), trial.identity, folder=folder)
+                    found = measure(trial.source, instruments, limit=trial.video.frames)
+                    keep(found, trial.identity, folder=folder)
                     if not keep_videos:
                         remove(trial.video.folder)
             except (ValueError, OSError, torch.OutOfMemoryError) as error:
@@ -114,7 +121,10 @@ def main(words: Sequence[str] | None = None) -> int:
             raise ValueError(f"--only {unknown[0]!r}: allowed are {', '.join(ablation.experiments)}")
         trials = trials_of(ablation, output / "runs", rank=args.rank, num_processes=args.num_processes)
         share = [trial for trial in trials if trial.experiment in (args.only or ablation.experiments)]
-        share = share[args.rank :: args.num_processes]
+        share = [
+            replace(trial, options=replace(trial.options, overwrite=args.overwrite))
+            for trial in share[args.rank :: args.num_processes]
+        ]
         measurements = output / "videos"
         if args.dry_run:
             print(plan(share, measurements))

@@ -22,8 +22,9 @@ from torchvision.transforms.v2.functional import gaussian_blur
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from lvdm.command import Parser, says_errors
+from lvdm.data.captions import HELD_OUT_SCENES, SCENES, Scene
 from lvdm.data.shape_reader import MIN_FRAMES, read_clip, score
-from lvdm.data.shapes import HEIGHT, HELD_OUT_SCENES, SCENES, WIDTH, Scene, render, trajectory
+from lvdm.data.shapes import HEIGHT, WIDTH, render, trajectory
 from lvdm.evaluation.reading import find_records, read_frames, read_record, result_video
 
 

@@ -1,7 +1,7 @@
 """Reads background, colour, shape and motion off the frames of a clip, without a network.
 
-It is the judge of what a model generates from the captions of lvdm.data.shapes, so it errs on the side of None: a word
-is read only where the frames bear it out. All positions live on the torus; sizes are relative to a picture of 64 rows.
+It is the judge of what a model generates from captions of the grammar, so it errs on the side of None: a word is read
+only where the frames bear it out. All positions live on the torus; sizes are relative to a picture of 64 rows.
 """
 
 import functools
@@ -13,18 +13,8 @@ from dataclasses import asdict, dataclass
 import numpy as np
 import torch
 
-from lvdm.data.shapes import (
-    BACKGROUNDS,
-    COLORS,
-    HEIGHT,
-    PULSE_DEPTH,
-    PULSE_PERIOD,
-    SHAPES,
-    SPEED,
-    SPIN,
-    Scene,
-    distance_to_outline,
-)
+from lvdm.data.captions import BACKGROUNDS, COLORS, SHAPES, Scene
+from lvdm.data.shapes import HEIGHT, PULSE_DEPTH, PULSE_PERIOD, SPEED, SPIN, distance_to_outline
 
 MIN_FRAMES = 8
 AGREEMENT = 0.75  # the share of frames, or of steps, that must say the same

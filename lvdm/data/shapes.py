@@ -1,8 +1,5 @@
-"""Procedural captioned clips: one coloured shape on a plain background, moving for ever on a torus.
-
-    a {red|green|blue|yellow|purple} {circle|square|triangle|star}
-      {moving right|moving left|moving up|moving down|spinning|pulsing}
-      on a {black|white|gray|pink|cyan} background
+"""Procedural clips for the captions of lvdm.data.captions: one coloured shape on a plain background, moving for ever
+on a torus.
 
 Every shape is lit from one side: half of it is darker. That makes rotation visible on a circle too; moving shapes have
 the bright half in front. What leaves the picture on one side comes in on the other at once, so a clip can be continued
@@ -10,33 +7,26 @@ for any number of frames.
 """
 
 import math
-import re
 from collections.abc import Mapping
 from dataclasses import astuple, dataclass, field
 from functools import cached_property
-from itertools import product
 from math import prod
 
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-COLORS = {
-    "red": (224, 40, 40),
-    "green": (40, 176, 60),
-    "blue": (48, 80, 240),
-    "yellow": (248, 216, 32),
-    "purple": (160, 50, 208),
-}
-SHAPES = ("circle", "square", "triangle", "star")
-MOTIONS = ("moving right", "moving left", "moving up", "moving down", "spinning", "pulsing")
-BACKGROUNDS = {
-    "black": (16, 16, 16),
-    "white": (240, 240, 240),
-    "gray": (128, 128, 128),
-    "pink": (255, 176, 200),
-    "cyan": (96, 224, 232),
-}
+from lvdm.data.captions import (
+    BACKGROUNDS,
+    COLORS,
+    HELD_OUT_SCENES,
+    MOTIONS,
+    SCENES,
+    SHAPES,
+    TRAINING_SCENES,
+    Scene,
+)
+
 DIRECTIONS = {"moving right": (1, 0), "moving left": (-1, 0), "moving up": (0, -1), "moving down": (0, 1)}
 
 SPEED = 3.0  # pixels a frame
@@ -46,45 +36,6 @@ PULSE_DEPTH = 0.3
 SHADE = 0.5  # brightness of the dark half
 CIRCUMRADIUS = {"circle": 14.0, "square": 18.0, "triangle": 19.5, "star": 20.5}  # pixels at 64 rows; areas look alike
 HEIGHT, WIDTH = 64, 96
-
-_CAPTION = re.compile(
-    f"a ({'|'.join(COLORS)}) ({'|'.join(SHAPES)}) ({'|'.join(MOTIONS)}) on a ({'|'.join(BACKGROUNDS)}) background"
-)
-
-
-@dataclass(frozen=True)
-class Scene:
-    """What one caption says."""
-
-    color: str
-    shape: str
-    motion: str
-    background: str
-
-    @property
-    def caption(self) -> str:
-        return f"a {self.color} {self.shape} {self.motion} on a {self.background} background"
-
-    @property
-    def held_out(self) -> bool:
-        """One combination in five is never trained on; every pair of words still occurs in training."""
-        words = zip(
-            (self.color, self.shape, self.motion, self.background), (COLORS, SHAPES, MOTIONS, BACKGROUNDS), strict=True
-        )
-        return sum(list(choices).index(word) for word, choices in words) % 5 == 0
-
-    @classmethod
-    def parse(cls, caption: str) -> "Scene":
-        match = _CAPTION.fullmatch(caption.strip())
-        if match is None:
-            raise ValueError(f"{caption!r} is not a caption of the shapes grammar; an example: {EXAMPLE.caption!r}")
-        return cls(*match.groups())
-
-
-SCENES = tuple(Scene(*words) for words in product(COLORS, SHAPES, MOTIONS, BACKGROUNDS))
-EXAMPLE = SCENES[0]
-TRAINING_SCENES = tuple(scene for scene in SCENES if not scene.held_out)
-HELD_OUT_SCENES = tuple(scene for scene in SCENES if scene.held_out)
 
 
 @dataclass(frozen=True)

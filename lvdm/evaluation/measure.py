@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from lvdm.data.captions import Scene
 from lvdm.evaluation.events import Events
 from lvdm.evaluation.metrics import METRICS, SHAPES, Curve, View, average, difference
 from lvdm.evaluation.reading import Source, UnreadableVideoError, read_frames
@@ -69,16 +70,23 @@ class Measurement:
 
 
 def measure(
-    source: Source, instruments: Instruments, *, progress: Callable[[int], object] = lambda frames: None
+    source: Source,
+    instruments: Instruments,
+    *,
+    limit: int | None = None,
+    progress: Callable[[int], object] = lambda frames: None,
 ) -> Measurement:
-    """Measure a video. `progress` is told how many frames more are done. UnreadableVideoError if it cannot be read."""
+    """Measure a video, or its first `limit` frames; `progress` is told how many frames more are done.
+
+    UnreadableVideoError if it cannot be read.
+    """
     means: dict[str, list[float]] = defaultdict(list)
     counts: dict[str, list[int]] = defaultdict(list)
     events = Events()
     first = None
     last: deque[View] = deque(maxlen=3)
     frames = 0
-    for views in _windows(source, instruments):
+    for views in _windows(source, instruments, limit):
         first = first or views[0]
         values: dict[str, list[float]] = {name: [] for name in SUMMARIES}
         for now in views:
@@ -111,12 +119,12 @@ def measure(
     )
 
 
-def _windows(source: Source, instruments: Instruments) -> Iterator[list[View]]:
+def _windows(source: Source, instruments: Instruments, limit: int | None) -> Iterator[list[View]]:
     """The video's frames, a window at a time, with all that the encoders say of them."""
     texts: dict[str, np.ndarray] = {}
     reads = instruments.clip is not None and instruments.clip.text is not None and source.schedule
     start = 0
-    for pairs in _batches(_beside(source.path, instruments.reference), instruments.window):
+    for pairs in _batches(islice(_beside(source.path, instruments.reference), limit), instruments.window):
         frames = [frame for frame, _ in pairs]
         nothing = [None] * len(frames)
         clip, patches = instruments.clip.see(frames) if instruments.clip else (nothing, nothing)
@@ -143,11 +151,15 @@ def _beside(path: Path, reference: Path | None) -> Iterator[tuple[np.ndarray, np
 def _shapes(source: Source, frames: Sequence[np.ndarray], *, at: int) -> Mapping[str, list[float]]:
     """Of the window that begins at frame `at`; nothing where it shows no single caption of the shapes grammar."""
     captions = {_prompt_at(source, at), _prompt_at(source, at + len(frames) - 1)} if source.schedule else {""}
-    if len(captions) > 1 or not min(captions).endswith(" background"):
+    if len(captions) > 1:
+        return {}
+    try:
+        scene = Scene.parse(min(captions))
+    except ValueError:
         return {}
     from lvdm.evaluation.shapes import read_shapes  # loads torch
 
-    return {name: [value] for name, value in read_shapes(frames, min(captions)).items()}
+    return {name: [value] for name, value in read_shapes(frames, scene).items()}
 
 
 def _prompt_at(source: Source, frame: int) -> str:

@@ -21,6 +21,7 @@ import numpy as np
 from imageio_ffmpeg import get_ffmpeg_exe
 from PIL import Image
 
+from lvdm.command import one_line
 from lvdm.files import VIDEO_SUFFIXES
 
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
@@ -151,9 +152,15 @@ def read_frames(path: Path) -> Iterator[np.ndarray]:
 
 
 def fingerprint(path: Path) -> list[tuple[str, int, int]]:
-    """Name, bytes and time of change of a file, or of every picture of a folder: another list, another video."""
-    files = _pictures(path) if path.is_dir() else [path]
-    return [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files]
+    """Name, bytes and time of change of a file, or of every picture of a folder: another list, another video.
+
+    UnreadableVideoError if one of them is not there.
+    """
+    try:
+        files = _pictures(path) if path.is_dir() else [path]
+        return [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files]
+    except OSError as error:
+        raise UnreadableVideoError(f"{path}: {one_line(error)}") from error
 
 
 def _sources_at(path: Path) -> Iterator[Source | UnreadableVideoError]:
@@ -263,7 +270,7 @@ def _parts(name: str) -> list[str]:
 def _is_frame_folder(path: Path, least: int) -> bool:
     """Whether a folder holds `least` pictures, and nothing else: a folder of contact sheets holds more."""
     files = _files(path) if path.is_dir() else []
-    return len(files) >= least and all(file.is_file() and file.suffix.lower() in PICTURE_SUFFIXES for file in files)
+    return len(files) >= least and all(file.suffix.lower() in PICTURE_SUFFIXES and not file.is_dir() for file in files)
 
 
 def _files(folder: Path) -> list[Path]:

@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 import torch
 
+from lvdm.data.captions import BACKGROUNDS, HELD_OUT_SCENES, SCENES, SHAPES, Scene
 from lvdm.data.shape_reader import Reading, read_clip, score
-from lvdm.data.shapes import BACKGROUNDS, DIRECTIONS, HELD_OUT_SCENES, SCENES, SHAPES, Scene, render, trajectory
+from lvdm.data.shapes import DIRECTIONS, render, trajectory
 from lvdm.fifo.prompts import read_prompts
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "evaluate_shapes.py"

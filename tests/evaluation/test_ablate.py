@@ -146,9 +146,9 @@ def test_a_killed_ablation_goes_on(made, tmp_path, run, runs, monkeypatch):
 
     measure = ablate.measure
 
-    def disturbed(source, instruments):
+    def disturbed(source, instruments, *, limit):
         os.kill(os.getpid(), signal.SIGTERM)
-        return measure(source, instruments)
+        return measure(source, instruments, limit=limit)
 
     with monkeypatch.context() as patch:
         patch.setattr(ablate, "measure", disturbed)
@@ -157,6 +157,26 @@ def test_a_killed_ablation_goes_on(made, tmp_path, run, runs, monkeypatch):
     assert run(ablation, "--output", output)[0] == 0
     assert len(runs) == 4 - there
     assert numbers(output) == numbers(undisturbed)
+
+
+def test_fewer_frames_are_the_first_of_longer_videos(made, tmp_path, run):
+    shutil.copytree(made[1], tmp_path / "out")
+    assert run(write_ablation(tmp_path, frames=5), "--output", tmp_path / "out")[0] == 0
+    report = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert [video["frames"] for video in report["videos"]] == [5] * 4
+
+
+def test_an_experiment_with_other_flags_is_begun_anew_when_that_is_said(made, tmp_path, run, runs):
+    shutil.copytree(made[1], tmp_path / "out")
+    ablation = write_ablation(tmp_path, experiments={"eta_0": "--eta 0.5"})
+    words = (ablation, "--output", tmp_path / "out")
+    status, _, errors = run(*words)
+    assert (status, len(errors)) == (1, 3)
+    assert all("--eta was 0" in line and "--overwrite" in line for line in errors[:2])
+    assert "| eta_0 | 2 | 0 | 0 | 2 |" in run(*words, "--overwrite", "--dry_run")[1]
+    del runs[:]
+    status, _, errors = run(*words, "--overwrite")
+    assert (status, errors, runs) == (0, [], ["eta_0", "eta_0"])
 
 
 def test_a_failed_video_costs_that_video(made, results, run, runs):

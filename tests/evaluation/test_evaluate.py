@@ -5,6 +5,7 @@ import importlib.util
 import json
 import os
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 
@@ -117,6 +118,37 @@ def test_experiments_are_compared_pair_by_pair(results, tmp_path, run):
     left = {path.name for path in output.rglob("*")}
     assert {"mine.png", "overview.png"} <= left
     assert not pairs & left
+
+
+def test_a_picture_that_is_gone_costs_its_video(tmp_path, run):
+    for name in ("whole", "broken"):
+        for number, frame in enumerate(ramp(18, 1)):
+            path = tmp_path / "videos" / name / f"{number}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            iio.imwrite(path, frame)
+    path.unlink()
+    path.symlink_to("nowhere.png")
+    for words in ((), ("--output", tmp_path / "out")):
+        status, text, errors = run(tmp_path / "videos", *words)
+        assert (status, len(errors)) == (1, 1)
+        assert "broken" in errors[0]
+        assert "17.png" in errors[0]
+        assert table(text)["temporal_flickering", "videos"]["prompts"] == "1"
+
+
+def test_torch_is_loaded_for_captions_of_the_grammar_only(tmp_path):
+    """It takes 500 MB."""
+    code = (
+        "import sys; from pathlib import Path; from lvdm.evaluation.reading import find_sources;"
+        "from lvdm.evaluation.measure import Instruments, measure; (source,), _ = find_sources([Path(sys.argv[1])]);"
+        "found = measure(source, Instruments()); print('torch' in sys.modules, 'shapes_color' in found.numbers)"
+    )
+    for prompt, words in (("a cat with hills in the background", "False False"), (RED, "True True")):
+        video = make_result(tmp_path, prompt, "t2v", ramp(16, 1))
+        done = subprocess.run(
+            [sys.executable, "-c", code, video.parent], cwd=ROOT, capture_output=True, text=True, check=True
+        )
+        assert done.stdout.split() == words.split()
 
 
 def test_differences_that_chance_would_hardly_make_are_bold():

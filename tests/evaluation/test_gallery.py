@@ -216,6 +216,16 @@ def test_rows_are_prompts_and_columns_experiments(media, tmp_path):
     ]  # fmt: skip
 
 
+def test_seeds_in_folders_of_their_own_are_one_experiment(media, tmp_path):
+    """As in the runs/ of an ablation."""
+    for seed in (1, 2):
+        for experiment in ("baseline", "eta_0"):
+            folder = put(media / "short.mp4", tmp_path / f"seed_{seed}", "p", experiment, "p")
+            write_record(folder, "p", seed=seed)
+    videos, _ = find_videos([tmp_path])
+    assert set(column_names(videos).values()) == {"baseline", "eta_0"}
+
+
 def data_of(page: Path) -> dict:
     (data,) = re.findall(r'id="data">(.*?)</script>', page.read_text(encoding="utf-8"))
     return json.loads(data)
@@ -581,6 +591,23 @@ def test_an_embedded_page_needs_no_other_file(browser, results, tmp_path, capsys
     visit.wait_for(row, at(33))
     assert visit.errors == []
     assert [url for url in visit.requests if not url.startswith("data:")] == [(tmp_path / "page.html").as_uri()]
+    context.close()
+
+
+@in_browser
+def test_videos_of_very_different_rates_play_together(browser, tmp_path, capsys):
+    for fps in (1, 24):
+        write_mp4(tmp_path / f"{fps}.mp4", 48, fps=fps)
+        put(tmp_path / f"{fps}.mp4", tmp_path / "results", "p", f"fps{fps}", "a prompt")
+    make(capsys, tmp_path / "results", "-o", tmp_path / "page.html")
+    context = browser.new_context(viewport={"width": 1300, "height": 900}, reduced_motion="no-preference")
+    visit = Visit(context.new_page(), tmp_path / "page.html")
+    row = visit.row("a prompt")
+    visit.page.wait_for_function("row => +row.querySelector('input').value > 3", arg=row.element_handle())
+    row.locator(".play").click()
+    visit.scrub(row, 30)
+    visit.wait_for(row, {"fps1": 30, "fps24": 30})
+    assert visit.errors == []
     context.close()
 
 

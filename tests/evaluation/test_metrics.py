@@ -10,8 +10,9 @@ import pytest
 import torch
 from skimage.metrics import structural_similarity
 
+from lvdm.data.captions import Scene
 from lvdm.data.shape_reader import count_objects
-from lvdm.data.shapes import Scene, render, trajectory
+from lvdm.data.shapes import render, trajectory
 from lvdm.evaluation.measure import Instruments, measure
 from lvdm.evaluation.metrics import METRICS, View, luma_of
 from lvdm.evaluation.reading import find_sources

@@ -18,6 +18,14 @@ def test_intervals_cover_the_mean():
     assert np.mean(high - low) == pytest.approx(2 * 1.96 / np.sqrt(40), rel=0.1)
 
 
+@pytest.mark.parametrize("count", [6, 8, 32])
+def test_intervals_of_few_prompts_are_wide_enough(count):
+    """Of normal values, for which Student's interval is exact; Efron's covers 85 % where there are 6."""
+    draws = np.random.default_rng(4).standard_normal((count, 2000))
+    low, high = bootstrap_interval(draws)
+    assert 0.93 <= np.mean((low <= 0) & (high >= 0)) <= 0.97
+
+
 def test_unknown_values_are_left_out_of_their_column():
     values = np.array([[1.0, np.nan, np.nan], [2.0, 5.0, np.nan], [3.0, 5.0, np.nan]])
     low, high = bootstrap_interval(values)
@@ -81,3 +89,4 @@ def test_few_of_what_is_called_real_is_chance():
     assert q_values([p_value(numbered([1.0] * 32)), *[1.0] * 600])[0] < 0.05  # one alone, as far as it can be
     assert q_values([]) == []
     assert q_values([0.03]) == pytest.approx([0.03])
+    assert q_values([0.01, 0.02, 0.03]) == pytest.approx([0.03 * (1 + 1 / 2 + 1 / 3)] * 3)  # BH: 0.03

@@ -15,7 +15,8 @@ from torch.utils.data import default_collate
 
 from lvdm.checkpoint import read_state_dict, save_half
 from lvdm.config import instantiate_from_config, load_model, read_config
-from lvdm.data.shapes import HELD_OUT_SCENES, SCENES, TRAINING_SCENES, Scene, ShapeClips
+from lvdm.data.captions import HELD_OUT_SCENES, SCENES, TRAINING_SCENES, Scene
+from lvdm.data.shapes import ShapeClips
 from lvdm.data.videos import VideoFolder
 from lvdm.models.ddpm3d import LatentDiffusion
 from lvdm.training.diffusion import clip_timesteps, contrast, without_temporal_layers

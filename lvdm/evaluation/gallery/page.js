@@ -9,6 +9,8 @@ const PAUSE = "M3 2 H6.5 V14 H3 Z M9.5 2 H13 V14 H9.5 Z";
 // our files a tick is a frame: from the second half on it would begin with the next one.
 const REST = 0.25;
 const FAR = 3; // frames: a playing video this far from its row jumps; a nearer one plays faster or slower
+const SLOWEST = 0.0625; // playback rates that browsers take; others are an exception
+const FASTEST = 16;
 
 const find = (selector, parent = document) => parent.querySelector(selector);
 const copyOf = (template) => find(`#${template}`).content.firstElementChild.cloneNode(true);
@@ -82,7 +84,8 @@ class Player {
     } else if (video.paused && !video.ended) {
       video.play().catch((error) => { if (error.name === "NotAllowedError") this.row.pause(); });
     } else {
-      video.playbackRate = (rate / cell.fps) * clamp(1 - ahead / 2, 0.5, 2);
+      const wanted = (rate / cell.fps) * clamp(1 - ahead / 2, 0.5, 2);
+      video.playbackRate = clamp(wanted, SLOWEST, FASTEST);
     }
   }
 

@@ -66,15 +66,20 @@ def _steps(curve: Curve) -> dict[str, Any]:
 
 
 def column_names(videos: Sequence[Video]) -> dict[Path, str]:
-    """The experiment of each video, by its folder; with the root before it where several roots have that experiment."""
-    roots = defaultdict(set)
+    """The experiment of each video, by its folder.
+
+    With the root before it where an experiment of that name in another root has the same video, as of another model;
+    roots with other prompts or seeds, as those of an ablation, are parts of one experiment.
+    """
+    roots, places = defaultdict(set), defaultdict(set)
     for video in videos:
         roots[video.experiment].add(video.root)
+        places[video.experiment, video.same].add(video.root)
+    told_apart = {experiment for (experiment, _), several in places.items() if len(several) > 1}
     names = {}
     for video in videos:
-        same = roots[video.experiment]
-        root = Path(os.path.relpath(video.root, os.path.commonpath(same))).as_posix()
-        names[video.folder] = video.experiment if len(same) == 1 else f"{root}/{video.experiment}"
+        root = Path(os.path.relpath(video.root, os.path.commonpath(roots[video.experiment]))).as_posix()
+        names[video.folder] = f"{root}/{video.experiment}" if video.experiment in told_apart else video.experiment
     return names
 
 

@@ -1,0 +1,67 @@
+"""The shapes grammar: what captions of the procedural clips say, and which of them are never trained on.
+
+    a {red|green|blue|yellow|purple} {circle|square|triangle|star}
+      {moving right|moving left|moving up|moving down|spinning|pulsing}
+      on a {black|white|gray|pink|cyan} background
+
+Needs no torch, which takes 500 MB: a program that only looks whether a prompt is such a caption does without.
+"""
+
+import re
+from dataclasses import dataclass
+from itertools import product
+
+COLORS = {
+    "red": (224, 40, 40),
+    "green": (40, 176, 60),
+    "blue": (48, 80, 240),
+    "yellow": (248, 216, 32),
+    "purple": (160, 50, 208),
+}
+SHAPES = ("circle", "square", "triangle", "star")
+MOTIONS = ("moving right", "moving left", "moving up", "moving down", "spinning", "pulsing")
+BACKGROUNDS = {
+    "black": (16, 16, 16),
+    "white": (240, 240, 240),
+    "gray": (128, 128, 128),
+    "pink": (255, 176, 200),
+    "cyan": (96, 224, 232),
+}
+_CAPTION = re.compile(
+    f"a ({'|'.join(COLORS)}) ({'|'.join(SHAPES)}) ({'|'.join(MOTIONS)}) on a ({'|'.join(BACKGROUNDS)}) background"
+)
+
+
+@dataclass(frozen=True)
+class Scene:
+    """What one caption says."""
+
+    color: str
+    shape: str
+    motion: str
+    background: str
+
+    @property
+    def caption(self) -> str:
+        return f"a {self.color} {self.shape} {self.motion} on a {self.background} background"
+
+    @property
+    def held_out(self) -> bool:
+        """One combination in five is never trained on; every pair of words still occurs in training."""
+        words = zip(
+            (self.color, self.shape, self.motion, self.background), (COLORS, SHAPES, MOTIONS, BACKGROUNDS), strict=True
+        )
+        return sum(list(choices).index(word) for word, choices in words) % 5 == 0
+
+    @classmethod
+    def parse(cls, caption: str) -> "Scene":
+        match = _CAPTION.fullmatch(caption.strip())
+        if match is None:
+            raise ValueError(f"{caption!r} is not a caption of the shapes grammar; an example: {EXAMPLE.caption!r}")
+        return cls(*match.groups())
+
+
+SCENES = tuple(Scene(*words) for words in product(COLORS, SHAPES, MOTIONS, BACKGROUNDS))
+EXAMPLE = SCENES[0]
+TRAINING_SCENES = tuple(scene for scene in SCENES if not scene.held_out)
+HELD_OUT_SCENES = tuple(scene for scene in SCENES if scene.held_out)
