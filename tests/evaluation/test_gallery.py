@@ -577,6 +577,16 @@ def test_light_and_dark(visit):
     assert (brightness() < 60) != (before < 60)
     button.click()
     assert brightness() == before
+    visit.page.emulate_media(color_scheme="light" if name == "Light" else "dark")
+    assert (brightness(), button.inner_text()) == (before, name)  # what was chosen stays
+
+
+@in_browser
+def test_the_theme_follows_the_system_until_one_is_chosen(visit):
+    button = visit.page.locator("#theme")
+    for scheme, other in (("dark", "Light"), ("light", "Dark")):
+        visit.page.emulate_media(color_scheme=scheme)
+        button.get_by_text(other).wait_for()
 
 
 @in_browser

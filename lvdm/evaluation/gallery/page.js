@@ -364,13 +364,15 @@ window.addEventListener("resize", placeSettings);
 
 // Light and dark: the system's, until the button is pressed.
 const theme = find("#theme");
-let dark = matchMedia("(prefers-color-scheme: dark)").matches;
-const nameTheme = () => { theme.textContent = dark ? "Light" : "Dark"; };
+const system = matchMedia("(prefers-color-scheme: dark)");
+const chosen = document.documentElement.style;
+const isDark = () => (chosen.colorScheme ? chosen.colorScheme === "dark" : system.matches);
+const nameTheme = () => { theme.textContent = isDark() ? "Light" : "Dark"; };
 theme.addEventListener("click", () => {
-  dark = !dark;
-  document.documentElement.style.colorScheme = dark ? "dark" : "light";
+  chosen.colorScheme = isDark() ? "light" : "dark";
   nameTheme();
 });
+system.addEventListener("change", nameTheme);
 nameTheme();
 
 // What could not be read.
