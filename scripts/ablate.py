@@ -140,7 +140,7 @@ def main(words: Sequence[str] | None = None) -> int:
             write(report, output)
             write_plots(report, output / "plots")
     except Stopped as stopped:
-        print(f"{stopped}; the same command goes on where it ended", file=sys.stderr)
+        print(f"{stopped}; the same command goes on with what is left", file=sys.stderr)
         return stopped.exit_status
     print(markdown(report), end="")
     if failed:

@@ -11,7 +11,7 @@ import re
 from dataclasses import dataclass
 from itertools import product
 
-COLORS = {
+COLORS = {  # RGB, 0-255
     "red": (224, 40, 40),
     "green": (40, 176, 60),
     "blue": (48, 80, 240),
@@ -20,7 +20,7 @@ COLORS = {
 }
 SHAPES = ("circle", "square", "triangle", "star")
 MOTIONS = ("moving right", "moving left", "moving up", "moving down", "spinning", "pulsing")
-BACKGROUNDS = {
+BACKGROUNDS = {  # RGB, 0-255
     "black": (16, 16, 16),
     "white": (240, 240, 240),
     "gray": (128, 128, 128),

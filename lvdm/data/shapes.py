@@ -1,5 +1,4 @@
-"""Procedural clips for the captions of lvdm.data.captions: one coloured shape on a plain background, moving for ever
-on a torus.
+"""Procedural clips for lvdm.data.captions: one coloured shape on a plain background, moving for ever on a torus.
 
 Every shape is lit from one side: half of it is darker. That makes rotation visible on a circle too; moving shapes have
 the bright half in front. What leaves the picture on one side comes in on the other at once, so a clip can be continued
@@ -16,16 +15,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from lvdm.data.captions import (
-    BACKGROUNDS,
-    COLORS,
-    HELD_OUT_SCENES,
-    MOTIONS,
-    SCENES,
-    SHAPES,
-    TRAINING_SCENES,
-    Scene,
-)
+from lvdm.data.captions import BACKGROUNDS, COLORS, HELD_OUT_SCENES, MOTIONS, SCENES, SHAPES, TRAINING_SCENES, Scene
 
 DIRECTIONS = {"moving right": (1, 0), "moving left": (-1, 0), "moving up": (0, -1), "moving down": (0, 1)}
 

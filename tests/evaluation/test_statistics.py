@@ -20,7 +20,7 @@ def test_intervals_cover_the_mean():
 
 @pytest.mark.parametrize("count", [6, 8, 32])
 def test_intervals_of_few_prompts_are_wide_enough(count):
-    """Of normal values, for which Student's interval is exact; Efron's covers 85 % where there are 6."""
+    """Of normal values, for which Student's interval is exact; Efron's covers 86 % where there are 6."""
     draws = np.random.default_rng(4).standard_normal((count, 2000))
     low, high = bootstrap_interval(draws)
     assert 0.93 <= np.mean((low <= 0) & (high >= 0)) <= 0.97

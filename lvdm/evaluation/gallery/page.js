@@ -9,7 +9,7 @@ const PAUSE = "M3 2 H6.5 V14 H3 Z M9.5 2 H13 V14 H9.5 Z";
 // our files a tick is a frame: from the second half on it would begin with the next one.
 const REST = 0.25;
 const FAR = 3; // frames: a playing video this far from its row jumps; a nearer one plays faster or slower
-const SLOWEST = 0.0625; // playback rates that browsers take; others are an exception
+const SLOWEST = 0.0625; // playback rates that Chromium takes; it throws at others
 const FASTEST = 16;
 
 const find = (selector, parent = document) => parent.querySelector(selector);
