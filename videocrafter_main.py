@@ -8,22 +8,23 @@ from functools import partial
 
 import torch
 
-from lvdm.checkpoint import file_digest
-from lvdm.command import one_line, says_errors
-from lvdm.config import load_model
-from lvdm.fifo.batch import Summary, forget_all, make_all
-from lvdm.fifo.compiled import Compiled
-from lvdm.fifo.console import Console
-from lvdm.fifo.lock import held
-from lvdm.fifo.options import DTYPES, Options, check_writable, parse_args
-from lvdm.fifo.prompts import read_prompts, share
-from lvdm.fifo.ranks import RankError, Ranks, leaving_together, ranks_of
-from lvdm.fifo.record import pass_log, progress_of, write_record
-from lvdm.fifo.state import check_settings
-from lvdm.fifo.stop import Stop, Stopped, stop_on_signals
-from lvdm.fifo.studio import Studio, conditioned, denoise_to_files, first_state
-from lvdm.fifo.video import Video, videos_of
-from lvdm.fifo.workers import workers_of
+from lvdm.cli.command import says_errors
+from lvdm.cli.options import DTYPES, Options, check_writable, parse_args
+from lvdm.io.files import file_digest
+from lvdm.io.lock import held
+from lvdm.io.prompts import read_prompts, share
+from lvdm.models.loading import load_model
+from lvdm.pipeline.batch import Summary, forget_all, make_all
+from lvdm.pipeline.record import pass_log, progress_of, write_record
+from lvdm.pipeline.state import check_settings
+from lvdm.pipeline.studio import Studio, conditioned, denoise_to_files, first_state
+from lvdm.pipeline.video import Video, videos_of
+from lvdm.runtime.batching import workers_of
+from lvdm.runtime.compile import Compiled
+from lvdm.runtime.console import Console
+from lvdm.runtime.distributed import RankError, Ranks, leaving_together, ranks_of
+from lvdm.runtime.errors import one_line
+from lvdm.runtime.signals import Stop, Stopped, stop_on_signals
 
 
 @torch.inference_mode()

@@ -23,17 +23,18 @@ from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from lvdm.command import Parser, one_line, says_errors
+from lvdm.cli.command import Parser, says_errors
 from lvdm.evaluation.ablation import BASELINE, Trial, read_ablation, trials_of
 from lvdm.evaluation.cache import keep, kept
 from lvdm.evaluation.encoders import model_encoders
 from lvdm.evaluation.measure import Instruments, measure
 from lvdm.evaluation.plots import write_plots
 from lvdm.evaluation.report import Report, markdown, write
-from lvdm.fifo.ranks import ALONE
-from lvdm.fifo.record import recorded_frames
-from lvdm.fifo.stop import Stop, Stopped, stop_on_signals
-from lvdm.files import remove
+from lvdm.io.files import remove
+from lvdm.pipeline.record import recorded_frames
+from lvdm.runtime.distributed import ALONE
+from lvdm.runtime.errors import one_line
+from lvdm.runtime.signals import Stop, Stopped, stop_on_signals
 from videocrafter_main import run
 
 

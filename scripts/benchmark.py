@@ -25,20 +25,22 @@ from torch.utils.flop_counter import FlopCounterMode
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from lvdm.basics import convolve_channels_last
-from lvdm.command import Parser, says_errors
-from lvdm.config import instantiate_from_config, read_config
-from lvdm.fifo.compiled import Compiled
-from lvdm.fifo.conditioning import Conditioning, GuidedDenoiser
-from lvdm.fifo.noise import KeyedNoise
-from lvdm.fifo.options import DTYPES, device_named
-from lvdm.fifo.queue import LatentQueue
-from lvdm.fifo.sampler import fifo
-from lvdm.fifo.workers import Workers, workers_of
+from lvdm.cli.command import Parser, says_errors
+from lvdm.cli.options import DTYPES, device_named
+from lvdm.diffusion.conditioning import Conditioning
+from lvdm.diffusion.guidance import GuidedDenoiser
+from lvdm.diffusion.noise import KeyedNoise
+from lvdm.diffusion.schedule import DDIMSchedule, fifo_spacing
+from lvdm.io.configs import read_config
 from lvdm.models.ddpm3d import linear_betas, schedule_buffers
-from lvdm.models.samplers.ddim import DDIMSchedule, fifo_spacing
+from lvdm.models.loading import instantiate_from_config
 from lvdm.modules.attention import TEXT_TOKENS
-from lvdm.modules.query_reuse import QueryReuse, reuse_queries
+from lvdm.modules.layers import convolve_channels_last
+from lvdm.runtime.batching import Workers, workers_of
+from lvdm.runtime.compile import Compiled
+from lvdm.sampling.queue import LatentQueue
+from lvdm.sampling.sampler import fifo
+from lvdm.sampling.taps.query_reuse import QueryReuse, reuse_queries
 
 GUIDANCE = 12.0
 TIMESTEPS = 1000

@@ -5,9 +5,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from lvdm.checkpoint import Differences, read_state_dict
-from lvdm.command import Parser, says_errors
-from lvdm.config import build_on_meta, fitting_config
+from lvdm.cli.command import Parser, says_errors
+from lvdm.models.checkpoint import Differences, read_state_dict
+from lvdm.models.loading import build_on_meta, fitting_config
 
 
 @says_errors

@@ -9,8 +9,9 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 from huggingface_hub import hf_hub_download
 from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
-from lvdm.checkpoint import PUBLISHED
-from lvdm.command import Parser, one_line, says_errors
+from lvdm.cli.command import Parser, says_errors
+from lvdm.models.checkpoint import PUBLISHED
+from lvdm.runtime.errors import one_line
 
 
 @says_errors

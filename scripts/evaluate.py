@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from lvdm.command import Parser, says_errors
+from lvdm.cli.command import Parser, says_errors
 from lvdm.evaluation.cache import measured
 from lvdm.evaluation.measure import WINDOW, Instruments, Measurement, measure
 from lvdm.evaluation.plots import write_plots

@@ -21,7 +21,7 @@ from torchvision.transforms.v2.functional import gaussian_blur
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from lvdm.command import Parser, says_errors
+from lvdm.cli.command import Parser, says_errors
 from lvdm.data.captions import HELD_OUT_SCENES, SCENES, Scene
 from lvdm.data.shape_reader import MIN_FRAMES, read_clip, score
 from lvdm.data.shapes import HEIGHT, WIDTH, render, trajectory

@@ -16,12 +16,12 @@ from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from lvdm.command import Parser, says_errors
-from lvdm.evaluation.gallery.media import Clip, from_gif
-from lvdm.evaluation.gallery.page import page
-from lvdm.evaluation.gallery.videos import find_videos, read_curves
+from lvdm.cli.command import Parser, says_errors
 from lvdm.evaluation.reading import BROKEN
-from lvdm.files import whole_file
+from lvdm.io.files import whole_file
+from lvdm.web.gallery.media import Clip, from_gif
+from lvdm.web.gallery.page import page
+from lvdm.web.gallery.videos import find_videos, read_curves
 
 
 def write_gallery(args: argparse.Namespace, scratch: Path) -> str:

@@ -8,8 +8,8 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from lvdm.command import Parser, says_errors
-from lvdm.fifo.workers import keep_freed_memory
+from lvdm.cli.command import Parser, says_errors
+from lvdm.runtime.cpu import keep_freed_memory
 from lvdm.training.run import Training, train
 
 

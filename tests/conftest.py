@@ -25,8 +25,9 @@ sys.path.insert(0, str(ROOT))
 torch.set_num_threads(min(2, torch.get_num_threads()))
 
 import videocrafter_main  # noqa: E402
-from lvdm.checkpoint import save_half  # noqa: E402  (importable from here on)
-from lvdm.config import instantiate_from_config, read_config  # noqa: E402
+from lvdm.io.configs import read_config  # noqa: E402
+from lvdm.models.checkpoint import save_half  # noqa: E402  (importable from here on)
+from lvdm.models.loading import instantiate_from_config  # noqa: E402
 
 RED, BLUE = "a red circle moving right on a black background", "a blue star pulsing on a pink background"
 

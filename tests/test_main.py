@@ -16,16 +16,16 @@ from conftest import BLUE, RED, ROOT, command, one, prompt_file
 from PIL import Image
 from safetensors.torch import load
 
-from lvdm.checkpoint import file_digest
-from lvdm.config import load_model
-from lvdm.fifo.conditioning import Conditioning, GuidedDenoiser
-from lvdm.fifo.noise import KeyedNoise
-from lvdm.fifo.options import parse_args
-from lvdm.fifo.queue import LatentQueue
-from lvdm.fifo.sampler import fifo
-from lvdm.fifo.sinks import to_uint8
-from lvdm.files import read_sealed
-from lvdm.models.samplers.ddim import DDIMSchedule
+from lvdm.cli.options import parse_args
+from lvdm.diffusion.conditioning import Conditioning
+from lvdm.diffusion.guidance import GuidedDenoiser
+from lvdm.diffusion.noise import KeyedNoise
+from lvdm.diffusion.schedule import DDIMSchedule
+from lvdm.io.files import file_digest, read_sealed
+from lvdm.io.writers.sinks import to_uint8
+from lvdm.models.loading import load_model
+from lvdm.sampling.queue import LatentQueue
+from lvdm.sampling.sampler import fifo
 
 SMALL = ["--video_length", "4", "-n", "2", "-l", "3", "--device", "cpu"]
 

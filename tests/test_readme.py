@@ -8,9 +8,9 @@ import sys
 import pytest
 from conftest import ROOT
 
-from lvdm.fifo.mode import TASKS, Mode
-from lvdm.fifo.options import parse_args
-from lvdm.fifo.prompts import read_prompts
+from lvdm.cli.options import parse_args
+from lvdm.io.prompts import read_prompts
+from lvdm.pipeline.mode import TASKS, Mode
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 BASH = "\n".join(re.findall(r"```bash\n(.*?)```", README, flags=re.DOTALL))

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from lvdm.files import VIDEO_SUFFIXES
+from lvdm.io.files import VIDEO_SUFFIXES
 
 
 @dataclass(frozen=True)

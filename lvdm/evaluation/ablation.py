@@ -19,14 +19,14 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from lvdm.checkpoint import file_digest
-from lvdm.config import read_yaml
+from lvdm.cli.options import Options, parse_args
 from lvdm.evaluation.cache import VERSION
 from lvdm.evaluation.measure import WINDOW
 from lvdm.evaluation.reading import Source
-from lvdm.fifo.options import Options, parse_args
-from lvdm.fifo.prompts import Prompt, read_prompts
-from lvdm.fifo.video import Video, videos_of
+from lvdm.io.configs import read_yaml
+from lvdm.io.files import file_digest
+from lvdm.io.prompts import Prompt, read_prompts
+from lvdm.pipeline.video import Video, videos_of
 
 BASELINE = "baseline"
 MODEL = ("--config (its model)", "--ckpt_path (its content)")  # settings of a video

@@ -11,7 +11,7 @@ from typing import Any
 from lvdm.evaluation.measure import Instruments, Measurement, measure
 from lvdm.evaluation.metrics import Curve
 from lvdm.evaluation.reading import Source, fingerprint
-from lvdm.files import whole_file
+from lvdm.io.files import whole_file
 
 VERSION = 2  # of the metrics: another number where a change to them changes results
 

@@ -14,8 +14,9 @@ from open_clip.transformer import VisionTransformer
 from torch import Tensor, nn
 from torchvision.transforms.v2 import functional as pictures
 
-from lvdm.checkpoint import WrongCheckpointError, load_strictly, read_state_dict
-from lvdm.config import instantiate_from_config, read_config
+from lvdm.io.configs import read_config
+from lvdm.models.checkpoint import WrongCheckpointError, load_strictly, read_state_dict
+from lvdm.models.loading import instantiate_from_config
 from lvdm.modules.encoders.condition import clip_model
 
 TEXT, IMAGE, FIRST_STAGE = "cond_stage_model.model.", "embedder.model.", "first_stage_model."

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from lvdm.evaluation.metrics import COLUMNS
 from lvdm.evaluation.report import Report, Row
 from lvdm.evaluation.statistics import bootstrap_interval
-from lvdm.files import whole_file
+from lvdm.io.files import whole_file
 
 LINES = tuple(product(("-", "--", ":"), (f"C{number}" for number in range(10))))  # experiments to be told apart
 # Consistency, drift, and what the captions of the shapes grammar say: what a glance at an ablation is for.

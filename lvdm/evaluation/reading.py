@@ -21,8 +21,8 @@ import numpy as np
 from imageio_ffmpeg import get_ffmpeg_exe
 from PIL import Image
 
-from lvdm.command import one_line
-from lvdm.files import VIDEO_SUFFIXES
+from lvdm.io.files import VIDEO_SUFFIXES
+from lvdm.runtime.errors import one_line
 
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
 MIN_SIDE = 16  # pixels; a tile of lvdm.evaluation.motion
@@ -206,7 +206,7 @@ def _loose(path: Path) -> Source:
 
 
 def _schedule(text: str) -> tuple[tuple[int, str], ...]:
-    """From which frame on, which prompt: `text` is a prompt, or a schedule of prompts as lvdm.fifo.prompts reads it."""
+    """From which frame on, which prompt: `text` is a prompt, or a schedule of prompts as lvdm.io.prompts reads it."""
     try:
         schedule = sorted((int(start), str(prompt)) for start, prompt in json.loads(text).items())
     except (ValueError, AttributeError, RecursionError):

@@ -14,7 +14,7 @@ from lvdm.evaluation.measure import Measurement
 from lvdm.evaluation.metrics import COLUMNS, SHAPES
 from lvdm.evaluation.reading import Source
 from lvdm.evaluation.statistics import Summary, p_value, paired, q_values, summarize
-from lvdm.files import whole_file
+from lvdm.io.files import whole_file
 
 FEW = 10  # frames of a video that the table's remarks name
 REAL = 0.05  # the false discovery rate up to which a difference is shown as one

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from lvdm.config import instantiate_from_config
+from lvdm.models.loading import instantiate_from_config
 from lvdm.modules.encoders.resampler import Resampler
 
 

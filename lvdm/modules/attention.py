@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
-from lvdm.basics import GroupNorm, zero_module
+from lvdm.modules.layers import GroupNorm, zero_module
 
 TEXT_TOKENS = 77  # tokens of the context that are text; those behind them, if any, are of an image
 LONGEST_BATCH = 2**16 - 1  # CUDA's limit for the second and third side of a grid of blocks, where kernels put it
@@ -51,7 +51,7 @@ class CrossAttention(nn.Module):
 
     With `image_attention`, context tokens behind the first 77 belong to an image and are attended to on their own, with
     their own keys and values; the two results add up. `query_tap`, when set, sees the queries (N, L, heads D_head) and
-    answers with those to use: see lvdm/modules/query_reuse.py.
+    answers with those to use: see lvdm/sampling/taps/query_reuse.py.
     """
 
     def __init__(

@@ -8,10 +8,11 @@ import torch
 from pytorch_lightning import LightningModule
 from torch import Tensor, nn
 
-from lvdm.fifo.conditioning import Conditioning, GuidedDenoiser
-from lvdm.fifo.noise import KeyedNoise
+from lvdm.diffusion.conditioning import Conditioning
+from lvdm.diffusion.guidance import GuidedDenoiser
+from lvdm.diffusion.noise import KeyedNoise
+from lvdm.diffusion.schedule import TRAIN_STEPS, DDIMSchedule, per_frame, sample_clip
 from lvdm.models.ddpm3d import LatentDiffusion
-from lvdm.models.samplers.ddim import TRAIN_STEPS, DDIMSchedule, per_frame, sample_clip
 from lvdm.modules.attention import TemporalTransformer
 from lvdm.modules.networks.openaimodel3d import ResBlock, UNetModel
 from lvdm.training.optimization import Optimization, warmup_cosine

@@ -13,14 +13,15 @@ from pytorch_lightning.loggers import CSVLogger
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from lvdm.checkpoint import load_strictly, read_state_dict, save_half
-from lvdm.config import instantiate_from_config, read_config
 from lvdm.data.latents import LatentClips, encode_clips, latent_deviation
 from lvdm.data.shapes import ShapeClips
 from lvdm.data.videos import VideoFolder
-from lvdm.fifo.sinks import to_uint8
-from lvdm.files import whole_file
+from lvdm.io.configs import read_config
+from lvdm.io.files import whole_file
+from lvdm.io.writers.sinks import to_uint8
+from lvdm.models.checkpoint import load_strictly, read_state_dict, save_half
 from lvdm.models.ddpm3d import LatentDiffusion
+from lvdm.models.loading import instantiate_from_config
 from lvdm.training.autoencoder import AutoencoderTraining, ReconstructionLoss
 from lvdm.training.diffusion import DiffusionTraining, Objective
 from lvdm.training.distillation import DistillationTraining

@@ -15,7 +15,7 @@ import torch
 from lvdm.data.captions import BACKGROUNDS, HELD_OUT_SCENES, SCENES, SHAPES, Scene
 from lvdm.data.shape_reader import Reading, read_clip, score
 from lvdm.data.shapes import DIRECTIONS, render, trajectory
-from lvdm.fifo.prompts import read_prompts
+from lvdm.io.prompts import read_prompts
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "evaluate_shapes.py"
 spec = importlib.util.spec_from_file_location("evaluate_shapes", SCRIPT)

@@ -10,8 +10,8 @@ import torch.nn.functional as F
 from conftest import DATA, ROOT, golden_json, with_golden_weights
 from safetensors.torch import save_file
 
-from lvdm.config import load_model
 from lvdm.evaluation.encoders import model_encoders, open_clip_encoder
+from lvdm.models.loading import load_model
 from lvdm.modules.encoders.condition import clip_model
 
 ARCH = DATA / "golden" / "openclip_small.json"

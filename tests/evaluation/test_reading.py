@@ -15,7 +15,7 @@ from PIL import Image
 from lvdm.evaluation.measure import Instruments, measure
 from lvdm.evaluation.reading import UnreadableVideoError, find_sources, read_frames
 from lvdm.evaluation.report import Report, markdown
-from lvdm.fifo.sinks import GifSink
+from lvdm.io.writers.sinks import GifSink
 
 
 def pictures(count: int, *, height: int = 64, width: int = 96) -> list[np.ndarray]:

@@ -7,7 +7,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from lvdm.modules import attention
 from lvdm.modules.networks.openaimodel3d import UNetModel
-from lvdm.modules.query_reuse import QueryReuse, block_pairs, reuse_queries
+from lvdm.sampling.taps.query_reuse import QueryReuse, block_pairs, reuse_queries
 
 
 def small_unet(name: str = "small_t2v.json", **changes) -> UNetModel:

@@ -13,12 +13,13 @@ import yaml
 from conftest import ROOT
 from torch.utils.data import default_collate
 
-from lvdm.checkpoint import read_state_dict, save_half
-from lvdm.config import instantiate_from_config, load_model, read_config
 from lvdm.data.captions import HELD_OUT_SCENES, SCENES, TRAINING_SCENES, Scene
 from lvdm.data.shapes import ShapeClips
 from lvdm.data.videos import VideoFolder
+from lvdm.io.configs import read_config
+from lvdm.models.checkpoint import read_state_dict, save_half
 from lvdm.models.ddpm3d import LatentDiffusion
+from lvdm.models.loading import instantiate_from_config, load_model
 from lvdm.training.diffusion import clip_timesteps, contrast, without_temporal_layers
 from lvdm.training.distillation import DistillationTraining
 from lvdm.training.optimization import Optimization

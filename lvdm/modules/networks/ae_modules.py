@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lvdm.basics import Upsample
 from lvdm.modules.attention import attend
+from lvdm.modules.layers import Upsample
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,8 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
-from lvdm.basics import GroupNorm, Upsample, sinusoid, zero_module
 from lvdm.modules.attention import SpatialTransformer, TemporalTransformer
+from lvdm.modules.layers import GroupNorm, Upsample, sinusoid, zero_module
 
 
 class TemporalConv(nn.Conv3d):

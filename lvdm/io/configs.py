@@ -1,0 +1,27 @@
+"""Read YAML files as plain dicts and lists."""
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+
+def read_config(path: str | Path) -> dict[str, Any]:
+    """A YAML file as plain dicts and lists; FileNotFoundError or ValueError name --config and the file."""
+    return read_yaml(path, where=f"--config {str(path)!r}")
+
+
+def read_yaml(path: str | Path, *, where: str) -> dict[str, Any]:
+    """A YAML file as plain dicts and lists; FileNotFoundError or ValueError begin with `where`."""
+    try:
+        content = OmegaConf.to_container(OmegaConf.load(path), resolve=True)
+    except FileNotFoundError:
+        raise FileNotFoundError(f"{where}: there is no such file") from None
+    except (OSError, ValueError, yaml.YAMLError, OmegaConfBaseException) as error:
+        reason = " ".join(str(error).split())
+        raise ValueError(f"{where}: not a YAML file that can be read ({reason})") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"{where}: a mapping is expected at the top")
+    return content

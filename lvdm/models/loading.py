@@ -1,0 +1,109 @@
+"""From a YAML file to a model: reading, an allow-list of what `target:` may name, and loading with weights."""
+
+from collections.abc import Collection, Mapping
+from contextlib import suppress
+from importlib import import_module
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from lvdm.io.configs import read_config
+from lvdm.models.checkpoint import Differences, WrongCheckpointError, load_strictly, read_state_dict
+from lvdm.modules.layers import convolve_channels_last
+from lvdm.runtime.offload import networks_of, take_turns
+
+ALLOWED_TARGETS = frozenset(
+    {
+        "lvdm.models.ddpm3d.LatentDiffusion",
+        "lvdm.models.ddpm3d.LatentVisualDiffusion",
+        "lvdm.models.autoencoder.AutoencoderKL",
+        "lvdm.modules.networks.openaimodel3d.UNetModel",
+        "lvdm.modules.encoders.condition.FrozenOpenCLIPEmbedder",
+        "lvdm.modules.encoders.condition.FrozenOpenCLIPImageEmbedderV2",
+        "torch.nn.Identity",
+    }
+)
+HOST = torch.device("cpu")
+CONFIGS = Path(__file__).parents[2] / "configs"
+
+
+def instantiate_from_config(config: Mapping) -> nn.Module:
+    """Build `config["target"]` with `config["params"]`; a target outside the allow-list is a ValueError."""
+    target = config.get("target") if isinstance(config, Mapping) else None
+    if target not in ALLOWED_TARGETS:
+        raise ValueError(f"--config: target is {target!r}, allowed are {', '.join(sorted(ALLOWED_TARGETS))}")
+    module, name = target.rsplit(".", 1)
+    try:
+        return getattr(import_module(module), name)(**(config.get("params") or {}))
+    except (TypeError, KeyError, ArithmeticError, RuntimeError, ValueError) as error:
+        if str(error).startswith("--config"):  # of a part of this model, and said already
+            raise
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise ValueError(f"--config: the params of {target} do not fit it: {reason}") from error
+
+
+def load_model(
+    config: str | Path,
+    ckpt_path: str | Path,
+    *,
+    device: torch.device,
+    unet_dtype: torch.dtype = torch.float32,
+    offloaded: Collection[str] = (),
+) -> nn.Module:
+    """The model of a YAML file with the weights of a checkpoint, ready to sample.
+
+    It is built without memory of its own and takes over the file's tensors, memory-mapped; each is then moved to
+    `device`, the U-Net's in `unet_dtype`, all else in fp32. The networks in the model's parts named in `offloaded` stay
+    in host memory but while they compute, and with the U-Net among them until another one does. The noise schedule is
+    computed, not read.
+
+    Raises:
+        FileNotFoundError, ValueError: as `read_config`, `read_state_dict` and `instantiate_from_config`.
+        WrongCheckpointError: the file belongs to another model; says which shipped config would fit, if one does.
+    """
+    model = build_on_meta(config)
+    state = read_state_dict(ckpt_path)
+    try:
+        load_strictly(model, state)
+    except WrongCheckpointError as error:
+        fitting = fitting_config(state)
+        advice = f"; it fits --config {fitting}" if fitting else ""
+        message = f"--ckpt_path {str(ckpt_path)!r}: does not fit --config {str(config)!r}: {error}{advice}"
+        raise WrongCheckpointError(message) from error
+    homes = {name: HOST if name in offloaded else device for name, _ in model.named_children()}
+    model.unet.to(homes["model"], unet_dtype)
+    convolve_channels_last(model.unet)
+    # A second mapping of the file for what was not converted lets go of the first, and with it of converted pages.
+    untouched = [name for name, tensor in model.state_dict().items() if tensor.data_ptr() == state[name].data_ptr()]
+    del state
+    second = read_state_dict(ckpt_path)
+    rest = {name: second[name] for name in untouched}
+    tables = model.fresh_tables()  # a file in half precision has rounded them
+    model.load_state_dict(rest | tables, strict=False, assign=True)
+    for name, module in model.named_children():
+        if module is not model.model:
+            module.to(homes[name], torch.float32)
+    waiting = [network for name, part in model.named_children() if name in offloaded for network in networks_of(part)]
+    take_turns(device, waiting, stay="model" in offloaded)
+    for name, buffer in model.named_buffers(recurse=False):
+        model.register_buffer(name, buffer.to(device))
+    return model.eval().requires_grad_(False)
+
+
+def build_on_meta(config: str | Path) -> nn.Module:
+    """The model of a YAML file, with shapes but no weights."""
+    content = read_config(config)
+    if "model" not in content:
+        raise ValueError(f"--config {str(config)!r}: there is no section `model:`")
+    with torch.device("meta"):
+        return instantiate_from_config(content["model"])
+
+
+def fitting_config(state: Mapping[str, torch.Tensor]) -> Path | None:
+    """The shipped inference config whose model has exactly the keys and shapes of `state`."""
+    for config in sorted(CONFIGS.glob("inference_*.yaml")):
+        with suppress(ValueError):  # a config of the user's own may be unfinished
+            if not Differences.between(build_on_meta(config).state_dict(), state):
+                return config.relative_to(CONFIGS.parent)
+    return None

@@ -1,0 +1,70 @@
+"""Many videos in a row: one that fails costs that one, and the end says what became of all."""
+
+import sys
+import traceback
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+
+from tqdm import tqdm
+
+from lvdm.io.lock import held
+from lvdm.pipeline.video import Video
+from lvdm.runtime.distributed import RankError, SharedError
+from lvdm.runtime.errors import reason
+from lvdm.runtime.signals import Stop
+
+
+@dataclass(frozen=True)
+class Summary:
+    """How many videos were made, how many were there already, and which failed, and why."""
+
+    done: int
+    skipped: int
+    failed: tuple[str, ...]
+
+    def __str__(self) -> str:
+        counts = f"videos: {self.done} done, {self.skipped} skipped, {len(self.failed)} failed"
+        several = self.done + self.skipped + len(self.failed) > 1  # the error of a single one is on the line above
+        return "\n".join([*(f"failed: {failure}" for failure in self.failed if several), counts])
+
+
+def forget_all(videos: Iterable[Video]) -> None:
+    """Makes all `videos` ones that were never begun. One that cannot be, now, is left to its turn."""
+    for video in videos:
+        with suppress(ValueError, OSError):
+            video.check_places()
+            if video.folder.exists():
+                with held(video.folder):
+                    video.forget()
+
+
+def make_all(videos: Sequence[Video], make: Callable[[Video], bool], *, stop: Stop, debug: bool) -> Summary:
+    """Makes each video; `make` says whether it was not there already. What fails is told and left behind.
+
+    With several ranks a failure of one alone ends the run with a RankError. Stopped if `stop` says so. With `debug`
+    failures are told with their traceback.
+    """
+    ranks = stop.ranks
+    done, skipped, failed = 0, 0, []
+    for video in tqdm(videos, desc="prompts", disable=not ranks.first or len(videos) == 1):
+        where = f"{video.prompt.text!r} (line {video.prompt.line})"
+        try:
+            made = make(video)
+        except Exception as error:  # whatever it is, a night's other prompts shall not be lost for it
+            failed.append(f"{where}: {reason(error)}")
+            tqdm.write(f"error: {failed[-1]}", file=sys.stderr)
+            if debug:
+                tqdm.write(traceback.format_exc(), file=sys.stderr)
+            if ranks.size > 1 and not isinstance(error, SharedError):
+                raise RankError(f"rank {ranks.rank} of {ranks.size} failed; the same command goes on") from error
+            stop.check()
+            continue
+        if made:
+            done += 1
+        else:
+            skipped += 1
+            if ranks.first:
+                tqdm.write(f"skipped: {where}: has all of its frames, in {video.folder}", file=sys.stderr)
+        stop.check()
+    return Summary(done, skipped, tuple(failed))

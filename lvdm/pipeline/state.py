@@ -1,0 +1,141 @@
+"""What a run needs to go on after a stop: saved beside the video, checked, and never trusted blindly."""
+
+import json
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+from torch import Tensor
+
+from lvdm.io.files import DamagedFileError, read_sealed, set_aside, write_sealed
+from lvdm.io.writers.sinks import Progress
+from lvdm.pipeline.video import Video
+from lvdm.sampling.queue import LatentQueue
+
+RECORD = "record"  # the JSON part, as bytes
+
+
+@dataclass(frozen=True)
+class RunState:
+    """A video between two passes.
+
+    settings: everything that changes its pixels, by the name of the flag. queue: as the next pass finds it. seed: the
+    image tokens (1, 1, N, D) of the frame that it is conditioned on, if any. files: what the sinks need to go on; empty
+    before the first pass.
+    seconds: the time spent so far, by stage.
+    """
+
+    settings: Mapping[str, object]
+    queue: LatentQueue
+    seed: Tensor | None
+    files: Progress
+    seconds: Mapping[str, float]
+
+    @property
+    def frames(self) -> int:
+        """How many frames of the video are finished."""
+        return max(0, self.queue.head_frame)
+
+    def to(self, device: torch.device) -> "RunState":
+        """The same, to go on with on `device`."""
+        queue = replace(self.queue, latents=self.queue.latents.to(device))
+        return replace(self, queue=queue, seed=None if self.seed is None else self.seed.to(device))
+
+
+def queue_tensors(queue: LatentQueue) -> dict[str, Tensor]:
+    return {"latents": queue.latents, "levels": queue.levels, "frames": queue.frames}
+
+
+def write_state(path: Path, state: RunState) -> None:
+    """Writes `path` at once: a crash leaves the state before or this one."""
+    record = {
+        "settings": state.settings,
+        "window": state.queue.window,
+        "stride": state.queue.stride,
+        "seconds": state.seconds,
+        "files": list(state.files),
+    }
+    tensors = {f"queue/{name}": tensor for name, tensor in queue_tensors(state.queue).items()}
+    for sink, progress in state.files.items():
+        tensors |= {f"files/{sink}/{name}": value for name, value in progress.items()}
+    if state.seed is not None:
+        tensors["seed"] = state.seed
+    tensors[RECORD] = torch.frombuffer(bytearray(json.dumps(record).encode()), dtype=torch.uint8)
+    write_sealed(path, save({name: value.detach().cpu().contiguous() for name, value in tensors.items()}))
+
+
+def read_state(path: Path) -> RunState | None:
+    """The state in `path`, on the CPU; None if there is none. DamagedFileError if it is not what was once written."""
+    try:
+        content = read_sealed(path)
+    except FileNotFoundError:
+        return None
+    try:
+        tensors = load(content)
+        record = json.loads(bytes(tensors.pop(RECORD).numpy()))
+        latents, levels, frames = (tensors.pop(f"queue/{name}") for name in ("latents", "levels", "frames"))
+        files: dict[str, dict[str, Tensor]] = {sink: {} for sink in record["files"]}
+        seed = tensors.pop("seed", None)
+        for name, value in tensors.items():
+            _, sink, key = name.split("/")
+            files[sink][key] = value
+        return RunState(
+            settings=dict(record["settings"]),
+            queue=LatentQueue(latents, levels, frames, record["window"], record["stride"]),
+            seed=seed,
+            files=files,
+            seconds=record["seconds"],
+        )
+    except (SafetensorError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise DamagedFileError(f"{path}: does not hold the state of a run ({error})") from error
+
+
+def saved_state(video: Video) -> RunState | None:
+    """Where `video` was stopped, on the CPU; None if it was not begun.
+
+    A damaged state is set aside, with a warning, and with it the files that were growing.
+
+    ValueError if it was begun with other settings.
+    """
+    try:
+        state = read_state(video.state)
+    except DamagedFileError as error:
+        growing = sorted(video.folder.glob("*.partial*"))
+        set_aside(video.state, error, with_it=[path for path in growing if not path.suffix.startswith(".damaged")])
+        return None
+    if state is not None:
+        check_same(video, state.settings)
+    return state
+
+
+def check_same(video: Video, saved: Mapping[str, object]) -> None:
+    """ValueError, with the first that is not the same, if `saved` are other settings than the video's."""
+    now = json.loads(json.dumps(video.settings))
+    for name in [*now, *saved]:
+        if now.get(name) != saved.get(name):
+            raise ValueError(
+                f"{name} was {_told(saved.get(name))} when the video in {video.folder} was begun, and is now "
+                f"{_told(now.get(name))}; --overwrite begins it anew (and all others of the prompt file), another "
+                "--experiment or --output_dir keeps it"
+            )
+
+
+def check_settings(videos: Iterable[Video]) -> None:
+    """ValueError if one of `videos` was begun with other settings."""
+    for video in videos:
+        state = None
+        with suppress(DamagedFileError, OSError):  # these cost one video, when it is its turn
+            state = read_state(video.state)
+        if state is not None:
+            check_same(video, state.settings)
+
+
+def _told(value: object) -> str:
+    if isinstance(value, list):
+        return " ".join(map(str, value))
+    text = repr(value)
+    return f"{text[:13]}...'" if len(text) == 66 and text[1:-1].isalnum() else text  # digests say no more in full

@@ -1,0 +1,503 @@
+"""Runs that cannot be lost: the real command, stopped in every way, ends with the video of an undisturbed run."""
+
+import json
+import multiprocessing
+import os
+import random
+import re
+import resource
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+
+import imageio.v3 as iio
+import pytest
+from conftest import BLUE, RED, ROOT, command, one, prompt_file
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import videocrafter_main
+from lvdm.io.files import DamagedFileError, remove
+from lvdm.pipeline.mode import Mode
+from lvdm.pipeline.state import read_state
+
+PICTURE = ROOT / "prompts/pictures/000_red_circle.png"
+SCHEDULE = json.dumps({"0": RED, "3": BLUE})
+SMALL = ["--video_length", "4", "-n", "2", "--device", "cpu", "--save_frames", "--formats", "gif", "mp4"]
+
+
+SERVER = multiprocessing.get_context("forkserver")
+SERVER.set_forkserver_preload(["videocrafter_main"])
+
+
+def run_in_child(arguments: Sequence[object], said: Path, environment: Mapping[str, str]) -> None:
+    os.environ.update(environment)
+    with said.open("w") as file:
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
+    os.chdir(ROOT)
+    sys.exit(videocrafter_main.main([str(argument) for argument in arguments]))
+
+
+def start(arguments: Sequence[object], folder: Path) -> BaseProcess:
+    """The command in a process of its own, forked from one that has imported everything; its words are in `said`."""
+    (child,) = start_ranks(arguments, folder, 1)
+    return child
+
+
+def start_ranks(arguments: Sequence[object], folder: Path, size: int) -> list[BaseProcess]:
+    """The command in `size` processes that know what torchrun would tell them; the first one's words are in `said`."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": size, "LOCAL_WORLD_SIZE": size}
+    children = []
+    for rank in range(size):
+        environment = {name: str(value) for name, value in (shared | {"RANK": rank, "LOCAL_RANK": rank}).items()}
+        said = folder / ("said" if rank == 0 else f"said by {rank}")
+        children.append(SERVER.Process(target=run_in_child, args=(arguments, said, environment)))
+        children[-1].start()
+    return children
+
+
+def ended(child: BaseProcess) -> int:
+    """Its exit status, or minus the signal that killed it."""
+    child.join()
+    return child.exitcode
+
+
+def written(folder: Path) -> int:
+    """How many frames of the one video below `folder` are in PNGs that grow."""
+    return len(list(folder.glob("*/t2v/fifo.partial/*.png")))
+
+
+def wait_for(folder: Path, frames: int, child: BaseProcess) -> None:
+    while written(folder) < frames:
+        assert child.is_alive()
+        time.sleep(0.01)
+
+
+def content(folder: Path, experiment: str = "t2v") -> dict[str, object]:
+    """All that can be seen of the videos below `folder`."""
+    seen: dict[str, object] = {}
+    for path in sorted(folder.glob(f"*/{experiment}/**/*")):
+        if path.suffix == ".mp4":
+            seen[str(path.relative_to(folder))] = iio.imread(path, plugin="FFMPEG").tobytes()
+        elif path.suffix in (".png", ".gif"):
+            seen[str(path.relative_to(folder))] = path.read_bytes()
+    assert seen
+    return seen
+
+
+@pytest.mark.parametrize(
+    ("number", "ranks"),
+    [(signal.SIGKILL, 1), (signal.SIGTERM, 1), (signal.SIGKILL, 2)],
+    ids=["SIGKILL", "SIGTERM", "SIGKILL, 2 ranks"],
+)
+def test_killed_at_random_moments(tmp_path, number, ranks):
+    """20 times in one video, while it grows; every time the MP4 holds all but the last few frames.
+
+    Of two ranks one or both are killed; if one was, the other ends by itself.
+    """
+    flags = [*SMALL, "-p", prompt_file(tmp_path, RED), "-l", 160, "--save_every", 3]
+    for child in start_ranks([*flags, "--output_dir", tmp_path / "straight"], tmp_path, ranks):
+        assert ended(child) == 0, (tmp_path / "said").read_text()
+    rng = random.Random(0)
+    lost = 0
+    arguments = [*flags, "--output_dir", tmp_path / "out"]
+    for _ in range(20):
+        before = written(tmp_path / "out")
+        children = start_ranks(arguments, tmp_path, ranks)
+        wait_for(tmp_path / "out", before + 1, children[0])
+        time.sleep(rng.uniform(0, 0.2))
+        struck = rng.sample(children, rng.randint(1, ranks))
+        for child in struck:
+            os.kill(child.pid, number)
+        for child in children:
+            left_alone = 1 if number == signal.SIGKILL else 128 + number
+            expected = -number if number == signal.SIGKILL and child in struck else left_alone
+            assert ended(child) == expected, (tmp_path / "said").read_text()
+        if (frames := written(tmp_path / "out")) >= 8:
+            movie = one(tmp_path, "out/*/t2v/t2v.partial.mp4")
+            lost = max(lost, frames - len(iio.imread(movie, plugin="FFMPEG")))
+    for child in start_ranks(arguments, tmp_path, ranks):
+        assert ended(child) == 0, (tmp_path / "said").read_text()
+    assert lost <= 8
+    assert content(tmp_path / "out") == content(tmp_path / "straight")
+
+
+def test_longer_later(tmp_path):
+    """Asked for more frames, a finished video goes on; asked for fewer or as many, it is left alone."""
+    prompts = prompt_file(tmp_path, RED)
+    flags = [*SMALL, "-p", prompts, "-m", "t2v_TTqcache"]
+    assert command(*flags, "-l", 11, "--output_dir", tmp_path / "straight") == 0
+    for length in (3, 9, 4, 11):
+        assert command(*flags, "-l", length, "--output_dir", tmp_path / "out") == 0
+    assert content(tmp_path / "out", "t2v_TTqcache_attn1") == content(tmp_path / "straight", "t2v_TTqcache_attn1")
+    assert json.loads(one(tmp_path, "out/*/*/*.json").read_text())["frames"] == 11
+
+
+STEERED = ["--prompt_blend", 2, "--negative_prompt", "a star", "--save_queue"]
+
+
+@pytest.mark.parametrize(("mode", "more"), [("t2v_seed", []), ("t2v_seed_ar_unilatent", []), ("i2v_STqcache", STEERED)])
+def test_all_conditions_are_remembered(tmp_path, visual_model, mode, more):
+    mode = str(Mode.parse(mode))
+    flags = [*visual_model, "-p", prompt_file(tmp_path, f"{PICTURE};{SCHEDULE}" if more else RED), "-m", mode, *more]
+    assert command(*flags, "-l", 8, "--output_dir", tmp_path / "straight") == 0
+    for length in (2, 8):
+        assert command(*flags, "-l", length, "--output_dir", tmp_path / "out") == 0
+    assert content(tmp_path / "out", mode) == content(tmp_path / "straight", mode)
+
+
+def test_a_stop_in_the_base_clip(tmp_path):
+    flags = [*SMALL, "-n", 4, "-p", prompt_file(tmp_path, RED), "-l", 2, "--output_dir"]
+    child = start([*flags, tmp_path / "out"], tmp_path)
+    while not list(tmp_path.glob("out/*/t2v/.lock")):
+        assert child.is_alive()
+        time.sleep(0.01)
+    os.kill(child.pid, signal.SIGTERM)
+    assert ended(child) == 143
+    assert not written(tmp_path / "out")
+    assert command(*flags, tmp_path / "out") == command(*flags, tmp_path / "straight") == 0
+    assert content(tmp_path / "out") == content(tmp_path / "straight")
+
+
+def test_a_picture_that_goes_away_costs_its_video(tmp_path, visual_model):
+    pictures = [tmp_path / name for name in ("first.png", "second.png")]
+    for path in pictures:
+        path.write_bytes(PICTURE.read_bytes())
+    lines = prompt_file(tmp_path, *(f"{path};{RED}" for path in pictures))
+    child = start([*visual_model, "-m", "i2v", "-p", lines, "-l", 6, "--output_dir", tmp_path / "out"], tmp_path)
+    while not list(tmp_path.glob("out/*/i2v/.lock")):
+        assert child.is_alive()
+        time.sleep(0.01)
+    pictures[1].unlink()
+    assert ended(child) == 1
+    said = (tmp_path / "said").read_text()
+    assert "second.png" in said
+    assert "1 done, 0 skipped, 1 failed" in said
+
+
+def test_endless_until_ctrl_c(tmp_path):
+    flags = [*SMALL, "-p", prompt_file(tmp_path, RED), "--output_dir", tmp_path / "out"]
+    for number, status, frames in ((signal.SIGINT, 130, 5), (signal.SIGTERM, 143, 25)):
+        child = start([*flags, "--endless"], tmp_path)
+        wait_for(tmp_path / "out", frames, child)
+        os.kill(child.pid, number)
+        assert ended(child) == status
+        assert "same command" in (tmp_path / "said").read_text()
+    length = json.loads(one(tmp_path, "out/*/t2v/t2v.json").read_text())["frames"]
+    assert length >= 25
+    assert len(iio.imread(one(tmp_path, "out/*/t2v/t2v.mp4"), plugin="FFMPEG")) == length
+    straight = [*SMALL, "-p", tmp_path / "prompts.txt", "-l", length, "--output_dir", tmp_path / "straight"]
+    assert command(*straight) == 0
+    assert content(tmp_path / "out") == content(tmp_path / "straight")
+
+
+def test_what_is_gone_is_not_complete(tmp_path, capfd):
+    """Of a finished video: a lost file is told, and without its state it is kept but does not go on."""
+    flags = [*SMALL, "-p", prompt_file(tmp_path, RED), "--output_dir", tmp_path / "out"]
+    assert command(*flags, "-l", 3) == 0
+    before = content(tmp_path / "out")
+    folder = one(tmp_path, "out/*/t2v")
+    (folder / "t2v.state").rename(tmp_path / "t2v.state")
+    assert command(*flags, "-l", 3) == 0
+    assert "1 skipped" in capfd.readouterr().out
+    assert command(*flags, "-l", 5) == 1
+    assert "--overwrite" in capfd.readouterr().err
+    assert command(*flags, "-l", 3, "--eta", 0) == 1
+    assert "--eta was 1.0" in capfd.readouterr().err
+    assert content(tmp_path / "out") == before
+    (tmp_path / "t2v.state").rename(folder / "t2v.state")
+    (folder / "t2v.gif").unlink()
+    assert command(*flags, "-l", 3) == 1
+    assert "t2v" in capfd.readouterr().err
+
+
+def test_settings_without_effect_may_change(tmp_path, capfd):
+    flags = [flag for flag in SMALL if flag != "mp4"]
+    flags += ["-p", prompt_file(tmp_path, RED), "-l", 3, "--output_dir", tmp_path / "out"]
+    assert command(*flags) == 0
+    assert command(*flags, "--qcache_weight", 0.5, "--crf", 30, "--prompt_blend", 4) == 0
+    assert "1 skipped" in capfd.readouterr().out
+
+
+def test_endless_is_for_one_prompt(tmp_path, capfd):
+    assert command(*SMALL, "--endless", "-p", prompt_file(tmp_path, RED, BLUE), "--output_dir", tmp_path / "out") == 2
+    assert "--endless" in capfd.readouterr().err
+
+
+def test_the_second_ctrl_c_leaves_at_once(tmp_path):
+    flags = [*SMALL, "-p", prompt_file(tmp_path, RED), "-l", 60, "--output_dir"]
+    child = start([*flags, tmp_path / "out"], tmp_path)
+    wait_for(tmp_path / "out", 2, child)
+    os.kill(child.pid, signal.SIGINT)
+    os.kill(child.pid, signal.SIGTERM)
+    assert ended(child) in (130, 143)
+    assert "goes on where it ended" not in (tmp_path / "said").read_text()  # no time for last words
+    assert command(*flags, tmp_path / "out") == command(*flags, tmp_path / "straight") == 0
+    assert content(tmp_path / "out") == content(tmp_path / "straight")
+
+
+def test_a_schedule_of_prompts(tmp_path):
+    """Alone it has the frames of its first prompt until the switch is in sight, and others after it."""
+    line = json.dumps({"0": RED, "12": BLUE})
+    flags = [*SMALL, "-l", 24, "-p"]
+    assert command(*flags, prompt_file(tmp_path, RED, line), "--output_dir", tmp_path / "out") == 0
+    plain = sorted(one(tmp_path, "out/a_red*").glob("t2v/fifo/*"))
+    scheduled = sorted(one(tmp_path, "out/0_a_red*").glob("t2v/fifo/*"))
+    assert [path.read_bytes() for path in scheduled[:3]] == [path.read_bytes() for path in plain[:3]]
+    assert iio.imread(plain[-1]).mean() < 60  # black
+    assert iio.imread(scheduled[-1])[..., 2].mean() > 100  # on its way to pink
+
+
+@pytest.mark.parametrize(
+    ("change", "name"),
+    [
+        (["--seed", 5], "--seed"),
+        (["--eta", 0.5], "--eta"),
+        (["--formats", "gif"], "--formats"),
+        (["--no-lookahead_denoising"], "--lookahead_denoising"),
+        (["--precision", "fp32"], "--precision"),
+    ],
+)
+def test_a_changed_setting_is_named(tmp_path, capfd, finished, change, name):
+    before = content(finished)
+    capfd.readouterr()
+    assert command(*SMALL, "--precision", "bf16", *change, *asked(finished)) == 2
+    error = capfd.readouterr().err.strip()
+    assert "\n" not in error
+    assert all(part in error for part in (name, "--overwrite"))
+    assert content(finished) == before
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("finished")
+    prompt_file(folder, RED)
+    assert command(*SMALL, "--precision", "bf16", *asked(folder)) == 0
+    return folder
+
+
+def asked(folder: Path) -> list[object]:
+    return ["-l", 3, "-p", folder / "prompts.txt", "--output_dir", folder]
+
+
+@settings(max_examples=150, deadline=None)
+@given(data=st.data())
+def test_damaged_states_are_never_trusted(finished, data):
+    """Bits turned, bytes cut off or added: it is told that the file is damaged, whatever the damage is."""
+    path = one(finished, "*/t2v/t2v.state")
+    whole = path.read_bytes()
+    damaged = bytearray(whole)
+    for place, bit in data.draw(st.lists(st.tuples(st.integers(0, len(whole) - 1), st.integers(0, 7)), max_size=5)):
+        damaged[place] ^= 1 << bit
+    damaged = damaged[: data.draw(st.integers(0, len(whole)) | st.just(len(whole)))] + data.draw(st.binary(max_size=9))
+    copy = finished / "copy.state"
+    copy.write_bytes(damaged)
+    if damaged == whole:
+        assert read_state(copy).frames == 3
+    else:
+        with pytest.raises(DamagedFileError, match=r"copy\.state"):
+            read_state(copy)
+
+
+def test_a_damaged_state_is_set_aside(tmp_path, capfd):
+    flags = [*SMALL, "-p", prompt_file(tmp_path, RED), "--output_dir", tmp_path / "out"]
+    assert command(*flags, "-l", 3) == 0
+    before = content(tmp_path / "out")
+    path = one(tmp_path, "out/*/t2v/t2v.state")
+    damaged = path.read_bytes()[:-7]
+    path.write_bytes(damaged)
+    assert command(*flags, "-l", 3) == 0
+    assert "t2v.state.damaged" in capfd.readouterr().err
+    assert path.with_name("t2v.state.damaged").read_bytes() == damaged
+    assert content(tmp_path / "out") == before
+
+
+def test_a_damaged_state_takes_nothing_with_it(tmp_path, capfd):
+    """What had grown is kept beside it; what killed processes left half-written goes."""
+    flags = [*SMALL, "-p", prompt_file(tmp_path, RED), "-l", 12, "--save_every", 3, "--output_dir", tmp_path / "out"]
+    child = start(flags, tmp_path)
+    wait_for(tmp_path / "out", 9, child)
+    os.kill(child.pid, signal.SIGKILL)
+    ended(child)
+    state = one(tmp_path, "out/*/t2v/t2v.state")
+    grown = sorted(path.read_bytes() for path in state.parent.glob("fifo.partial/*"))
+    leftover = state.with_name(".t2v.1234567.partial.mp4")
+    leftover.write_bytes(b"half")
+    earlier = state.with_name("t2v.partial.mp4.damaged")  # set aside when another state was damaged
+    earlier.write_bytes(b"of another time")
+    os.truncate(state, 2**40)  # larger than the memory
+    assert command(*flags) == 0
+    assert "set aside: t2v.state.damaged, " in capfd.readouterr().err
+    assert sorted(path.read_bytes() for path in state.parent.glob("fifo.partial.damaged/*")) == grown
+    assert not leftover.exists()
+    assert earlier.read_bytes() == b"of another time"
+    earlier.unlink()
+    assert command(*flags[:-1], tmp_path / "straight") == 0
+    for path in state.parent.glob("fifo.partial.damaged"):
+        remove(path)
+    assert content(tmp_path / "out") == content(tmp_path / "straight")
+
+
+def test_overwriting_goes_on_after_a_stop(tmp_path, capfd):
+    """All videos of the prompt file are begun anew at once, also those that are not reached before the stop."""
+    flags = [*SMALL, "-p", prompt_file(tmp_path, RED, BLUE), "--output_dir", tmp_path / "out"]
+    assert command(*flags, "-l", 3) == 0
+    child = start([*flags, "-l", 9, "--seed", 7, "--overwrite"], tmp_path)
+    while not list(tmp_path.glob("out/*red*/t2v/fifo.partial/00003.png")):
+        assert child.is_alive()
+        time.sleep(0.01)
+    os.kill(child.pid, signal.SIGINT)
+    assert ended(child) == 130
+    remove(one(tmp_path, "out/*red*/t2v/fifo.partial"))
+    assert command(*flags, "-l", 9, "--seed", 7) == 1  # and not with the frames of the first video
+    assert "fifo.partial, in which this video was growing, is gone" in capfd.readouterr().err
+    assert command(*flags, "-l", 9, "--seed", 7, "--overwrite") == 0
+    assert command(*flags[:-1], tmp_path / "straight", "-l", 9, "--seed", 7) == 0
+    assert content(tmp_path / "out") == content(tmp_path / "straight")
+
+
+def test_with_ranks_too_a_failure_costs_one_video(tmp_path):
+    flags = [*SMALL, "-p", prompt_file(tmp_path, RED, BLUE), "--output_dir", tmp_path / "out"]
+    assert command(*flags, "-l", 2) == 0
+    one(tmp_path, "out/*red*/t2v/t2v.state").unlink()
+    for child in start_ranks([*flags, "-l", 4], tmp_path, 2):
+        assert ended(child) == 1
+    assert "1 done, 0 skipped, 1 failed" in (tmp_path / "said").read_text()
+    assert json.loads(one(tmp_path, "out/*blue*/t2v/t2v.json").read_text())["frames"] == 4
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM], ids=["SIGKILL", "SIGTERM"])
+def test_nobody_waits_for_a_rank_that_is_gone(tmp_path, number):
+    """Of two ranks that share prompts the first is done, and waits, when the other one dies or is stopped."""
+    table = prompt_file(tmp_path, f"prompt,new_video_length\n{RED},1\n{BLUE},200", name="prompts.csv")
+    flags = [*SMALL, "-p", table, "--output_dir", tmp_path / "out", "--parallel", "prompts"]
+    waiting, busy = start_ranks(flags, tmp_path, 2)
+    while not list(tmp_path.glob("out/*red*/t2v/t2v.json")) or written(tmp_path / "out") == 0:
+        assert waiting.is_alive()
+        time.sleep(0.05)
+    waiting.join(timeout=2)
+    assert waiting.is_alive()
+    os.kill(busy.pid, number)
+    assert ended(busy) == (-number if number == signal.SIGKILL else 128 + number)
+    assert ended(waiting) == 0
+    assert "Traceback" not in (tmp_path / "said").read_text()
+
+
+def test_a_run_does_not_need_to_be_heard(tmp_path):
+    """The terminal is closed, or the program that read the words has ended."""
+    flags = [*SMALL, "-p", prompt_file(tmp_path, RED, BLUE), "-l", 6, "--output_dir", tmp_path / "out"]
+    words = [sys.executable, "videocrafter_main.py", *map(str, flags)]
+    with subprocess.Popen(words, cwd=ROOT, stderr=subprocess.PIPE) as process:
+        while not list(tmp_path.glob("out/*/t2v/.lock")):
+            assert process.poll() is None
+            time.sleep(0.01)
+        process.stderr.close()
+        assert process.wait() == 0
+    assert len(list(tmp_path.glob("out/*/t2v/t2v.json"))) == 2
+
+
+def test_a_record_does_not_make_a_video_longer(tmp_path, capfd):
+    flags = [*SMALL, "-p", prompt_file(tmp_path, RED), "--output_dir", tmp_path / "out"]
+    assert command(*flags, "-l", 3) == 0
+    record = one(tmp_path, "out/*/t2v/t2v.json")
+    record.write_text(record.read_text().replace('"frames": 3', '"frames": 93'))
+    assert command(*flags, "-l", 6) == 0
+    assert "1 done" in capfd.readouterr().out
+    assert json.loads(record.read_text())["frames"] == 6
+
+
+def test_two_processes_do_not_write_one_video(tmp_path, capfd):
+    flags = [*SMALL, "-p", prompt_file(tmp_path, RED), "-l", 40, "--output_dir", tmp_path / "out"]
+    child = start(flags, tmp_path)
+    wait_for(tmp_path / "out", 1, child)
+    assert command(*flags) == 1
+    assert str(child.pid) in capfd.readouterr().err
+    os.kill(child.pid, signal.SIGKILL)  # its lock goes with it
+    assert ended(child) == -signal.SIGKILL
+    assert command(*flags) == 0
+
+
+def test_nothing_is_written_through_a_link(tmp_path, capfd):
+    flags = [*SMALL, "-p", prompt_file(tmp_path, RED), "-l", 3, "--output_dir", tmp_path / "out"]
+    assert command(*flags) == 0
+    folder = one(tmp_path, "out/*/t2v")
+    for path in folder.iterdir():
+        remove(path)
+    folder.rmdir()
+    (tmp_path / "elsewhere").mkdir()
+    folder.symlink_to(tmp_path / "elsewhere")
+    assert command(*flags) == 1
+    assert "is a link" in capfd.readouterr().err
+    (tmp_path / "out/latents").rename(tmp_path / "clips")
+    (tmp_path / "out/latents").symlink_to(tmp_path / "elsewhere")
+    folder.unlink()
+    assert command(*flags) == 1
+    assert "latents is a link" in capfd.readouterr().err
+    (tmp_path / "out/latents").unlink()
+    folder.mkdir()
+    (folder / "t2v.partial.gif").symlink_to(tmp_path / "elsewhere" / "a.gif")
+    assert command(*flags) == 0
+    assert not list((tmp_path / "elsewhere").iterdir())
+
+
+def test_a_full_disk_costs_nothing_that_was_saved(tmp_path):
+    """A limit on the size of files, as a disk's: the run fails in a sentence, and goes on when there is room."""
+    flags = [*SMALL, "-p", prompt_file(tmp_path, RED), "-l", 40, "--save_every", 3, "--output_dir"]
+    child = SERVER.Process(target=run_with_little_room, args=([*flags, tmp_path / "out"], tmp_path / "said"))
+    child.start()
+    assert ended(child) == 1
+    assert "File too large" in (tmp_path / "said").read_text()
+    assert written(tmp_path / "out") > 4
+    assert command(*flags, tmp_path / "out") == command(*flags, tmp_path / "straight") == 0
+    assert content(tmp_path / "out") == content(tmp_path / "straight")
+
+
+def run_with_little_room(arguments: Sequence[object], said: Path) -> None:
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (150_000, 150_000))
+    run_in_child(arguments, said, {})
+
+
+def test_debug_writes_a_log(tmp_path):
+    flags = [*SMALL, "-p", prompt_file(tmp_path, RED), "-l", 3, "--output_dir", tmp_path / "out"]
+    assert command(*flags, "--debug") == 0
+    log = one(tmp_path, "out/*/t2v/t2v.log").read_text()
+    assert "seed=321" in log
+    assert re.search(r"pass 7: [0-9.]+ s, 3 frames finished", log)
+
+
+def test_the_commands_of_the_readme(tmp_path):
+    """Stopped and begun again, extended, and endless: as README says it, with a smaller queue."""
+    section = (ROOT / "README.md").read_text().split("## Runs that cannot be lost")[1].split("\n## ")[0]
+    first, longer, endless = re.findall(r"python videocrafter_main\.py ([^\n]*)", section)
+    small = ["--video_length", 4, "-n", 2, "--save_frames", "--output_dir", tmp_path / "out"]
+    child = start([*first.split(), *small], tmp_path)
+    wait_for(tmp_path / "out", 30, child)
+    os.kill(child.pid, signal.SIGINT)
+    assert ended(child) == 130
+    assert command(*first.split(), *small) == 0
+    assert frames_of(tmp_path / "out") == int(re.search(r"--new_video_length (\d+)", first)[1])
+    child = start([*longer.split(), *small], tmp_path)
+    wait_for(tmp_path / "out", 150, child)
+    os.kill(child.pid, signal.SIGKILL)
+    assert ended(child) == -signal.SIGKILL
+    child = start([*endless.split(), *small], tmp_path)
+    wait_for(tmp_path / "out", 200, child)
+    os.kill(child.pid, signal.SIGTERM)
+    assert ended(child) == 143
+    assert frames_of(tmp_path / "out") >= 200
+    schedule = re.search(r"```\n(\{.*\})\n```", section)[1]
+    assert schedule == (ROOT / "prompts/schedule.txt").read_text().strip()
+
+
+def frames_of(folder: Path) -> int:
+    """How many frames the one MP4 below `folder` has."""
+    return len(iio.imread(one(folder, "*/t2v/t2v.mp4"), plugin="FFMPEG"))

@@ -1,0 +1,59 @@
+"""Work behind one's back: in order, one at a time, and nothing that goes wrong is lost."""
+
+from threading import Event, get_ident
+
+import pytest
+
+from lvdm.runtime.background import behind
+
+
+def test_calls_are_made_in_order_in_another_thread():
+    made = []
+    with behind(lambda number: made.append((number, get_ident()))) as call:
+        for number in range(5):
+            call(number)
+    assert [number for number, _ in made] == list(range(5))
+    assert {thread for _, thread in made}.isdisjoint({get_ident()})
+
+
+def test_one_is_under_way_while_the_caller_goes_on():
+    go, made = Event(), []
+
+    def wait(number: int) -> None:
+        assert go.wait(timeout=60)
+        made.append(number)
+
+    with behind(wait) as call:
+        call(0)
+        assert made == []
+        go.set()
+        call.wait()
+        assert made == [0]
+
+
+def fail() -> None:
+    raise OSError("the disk is full")
+
+
+def raise_at_the_end(error: Exception | None = None) -> None:
+    with behind(fail) as call:
+        call()
+        if error is not None:
+            raise error
+
+
+def test_what_a_call_raises_is_raised_by_the_next_by_waiting_and_at_the_end():
+    with behind(fail) as call:
+        call()
+        with pytest.raises(OSError, match="the disk is full"):
+            call()
+        call()
+        with pytest.raises(OSError, match="the disk is full"):
+            call.wait()
+    with pytest.raises(OSError, match="the disk is full"):
+        raise_at_the_end()
+
+
+def test_the_error_of_the_block_itself_is_the_one_that_is_told():
+    with pytest.raises(ValueError, match="something else"):
+        raise_at_the_end(ValueError("something else"))

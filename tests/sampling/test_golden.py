@@ -1,0 +1,368 @@
+"""The schedule, base-clip sampling and the queue against the originals."""
+
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import dataclass
+from itertools import count, islice
+
+import numpy as np
+import pytest
+import torch
+from conftest import assert_agrees, golden, golden_json, with_golden_weights
+
+from lvdm.diffusion.conditioning import Conditioning
+from lvdm.diffusion.guidance import GuidedDenoiser
+from lvdm.diffusion.noise import KeyedNoise
+from lvdm.diffusion.schedule import DDIMSchedule, fifo_spacing, sample_clip, videocrafter_spacing
+from lvdm.models.ddpm3d import linear_betas, schedule_buffers, signal_scales
+from lvdm.modules.networks.openaimodel3d import UNetModel
+from lvdm.runtime.batching import Workers, workers_of
+from lvdm.runtime.compile import Compiled
+from lvdm.runtime.offload import take_turns
+from lvdm.sampling.queue import LatentQueue
+from lvdm.sampling.sampler import denoise_queue, fifo
+from lvdm.sampling.taps.query_reuse import QueryReuse, reuse_queries
+
+CPU = torch.device("cpu")
+BUFFERS = schedule_buffers(linear_betas(1000, start=0.00085, end=0.012))
+ACP = torch.tensor(BUFFERS["alphas_cumprod"], dtype=torch.float32)
+SCALES = torch.tensor(signal_scales(1000, scale_a=1, scale_b=0.7, fix_scale_bug=False), dtype=torch.float32)
+
+
+@pytest.fixture(scope="module")
+def unet() -> UNetModel:
+    return with_golden_weights(
+        UNetModel(**golden_json("small_t2v.json")["unet_config"]["params"]), "model.diffusion_model."
+    )
+
+
+def guided(unet: UNetModel, vectors: dict, **changes) -> GuidedDenoiser:
+    conditioning = Conditioning(
+        contexts=vectors["context"][:, None],
+        starts=torch.zeros(1, dtype=torch.long),
+        blend=0,
+        unconditional=vectors["context_uncond"][:, None],
+        fps=vectors["fps"],
+    )
+    return GuidedDenoiser(unet, conditioning, vectors["guidance"].item(), **changes)
+
+
+def test_buffers():
+    vectors = golden("schedule.npz")
+    for name in ("betas", "alphas_cumprod"):
+        np.testing.assert_allclose(BUFFERS[name], vectors[name], rtol=1e-6)
+    np.testing.assert_allclose(SCALES, vectors["scale_arr"], rtol=1e-6)
+    fixed = signal_scales(1000, scale_a=1, scale_b=0.7, fix_scale_bug=True)
+    assert len(fixed) == 1000
+    np.testing.assert_allclose(fixed, vectors["scale_arr"][:1000], rtol=1e-6)
+
+
+@pytest.mark.parametrize("eta", [0, 1])
+@pytest.mark.parametrize("steps", [16, 64])
+def test_tables(steps, eta):
+    vectors = golden("schedule.npz")
+    schedule = DDIMSchedule.from_tables(ACP, fifo_spacing(steps), eta=eta, signal_scales=SCALES)
+    assert schedule.timesteps.tolist() == vectors[f"timesteps_S{steps}"].tolist()
+    tables = {
+        f"alphas_S{steps}": schedule.alphas,
+        f"alphas_prev_S{steps}": schedule.alphas_prev,
+        f"sigmas_S{steps}_eta{eta}": schedule.sigmas,
+        f"scale_arr_S{steps}": schedule.scales,
+        f"scale_arr_prev_S{steps}": schedule.scales_prev,
+    }
+    for name, table in tables.items():
+        np.testing.assert_allclose(table, vectors[name], rtol=1e-5, atol=1e-7)
+
+
+def test_videocrafter_spacing_has_its_true_number_of_steps():
+    spacing = videocrafter_spacing(64)
+    assert len(spacing) == 67
+    assert spacing[:3].tolist() == [1, 16, 31]
+    assert spacing.max() < 1000
+    assert videocrafter_spacing(1008).diff().min() >= 0  # more steps than timesteps: every one of them
+    assert not DDIMSchedule.from_tables(ACP, spacing, eta=0).ends_in_place
+
+
+@pytest.mark.parametrize("name", ["base_eta0_scale.npz", "base_eta1_noscale.npz"])
+def test_base_clip(unet, name):
+    vectors = golden(name)
+    schedule = DDIMSchedule.from_tables(
+        ACP,
+        fifo_spacing(vectors["steps"].item()),
+        eta=vectors["eta"].item(),
+        signal_scales=SCALES if vectors["use_scale"] else None,
+    )
+    drawn = iter(vectors.get("step_noise", ()))
+    noise = (lambda level: next(drawn)[None]) if "step_noise" in vectors else (lambda level: None)
+    *_, clip = sample_clip(guided(unet, vectors), schedule, vectors["x_T"], noise=noise)
+    assert_agrees(clip, vectors["final"], 1e-4)
+
+
+class Recorded:
+    """A source of noise that answers with one recorded tensor."""
+
+    def __init__(self, tensor: torch.Tensor):
+        self.tensor = tensor
+
+    def draw(self, purpose, frames, levels):
+        assert len(frames) == len(levels) == self.tensor.shape[2]
+        return self.tensor
+
+
+def queue_of(vectors: dict, schedule: DDIMSchedule) -> LatentQueue:
+    f = vectors["video_length"].item()
+    return LatentQueue.from_clip(
+        vectors["video"],
+        schedule,
+        noise=Recorded(vectors["init_noise"]),
+        stride=f // 2 if vectors["lookahead"] else f,
+        uniform="unilatent" in str(vectors["mode"]),
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "rule"),
+    [
+        ("fifo_lookahead_eta1.npz", None),
+        ("fifo_no_lookahead_eta1.npz", None),
+        ("fifo_qcache_unilatent_eta0.npz", QueryReuse("TT", "attn1", 0.9)),
+    ],
+)
+def test_fifo(unet, name, rule):
+    vectors = golden(name)
+    schedule = DDIMSchedule.from_tables(ACP, fifo_spacing(64), eta=vectors["eta"].item())
+    queue = queue_of(vectors, schedule)
+    assert_agrees(queue.latents, vectors["queue_init"])
+    denoise = guided(unet, vectors)
+    with reuse_queries(unet, rule):
+        for number, after in enumerate(vectors["queue_after_pass"]):
+            noise = vectors["step_noise"][number][None] if "step_noise" in vectors else None
+            queue = denoise_queue(denoise, schedule, queue, noise=noise)
+            assert_agrees(queue.latents[0], after, 1e-4)
+            assert_agrees(queue.head[0], vectors["emitted"][number], 1e-4)
+            assert queue.head_frame == number - (64 - 16)
+            queue = queue.shift(vectors["enqueue_noise"][number][None, :, None])
+
+
+def test_window_batches_give_the_same(unet):
+    """In one batch, one by one, by threes and by n: the same queue after a pass."""
+    vectors = golden("fifo_lookahead_eta1.npz")
+    schedule = DDIMSchedule.from_tables(ACP, fifo_spacing(64), eta=1)
+    queue = queue_of(vectors, schedule)
+    noise = vectors["step_noise"][0][None]
+    whole = denoise_queue(guided(unet, vectors), schedule, queue, noise=noise)
+    for rows in (1, 2, 6, 8):
+        parts = denoise_queue(guided(unet, vectors, workers=Workers(rows=rows)), schedule, queue, noise=noise)
+        assert_agrees(parts.latents, whole.latents, 1e-4)
+
+
+def test_threads_give_the_same_with_a_q_cache(unet):
+    """Parts on two threads at once keep their queries apart."""
+    vectors = golden("fifo_qcache_unilatent_eta0.npz")
+    schedule = DDIMSchedule.from_tables(ACP, fifo_spacing(64), eta=0)
+    queue = queue_of(vectors, schedule)
+    with reuse_queries(unet, QueryReuse("TT", "attn1", 0.9)), ThreadPoolExecutor(2) as threads:
+        denoise = guided(unet, vectors, workers=Workers(2, rows=2, run=threads.map))
+        queue = denoise_queue(denoise, schedule, queue, noise=None)
+    assert_agrees(queue.latents[0], vectors["queue_after_pass"][0], 1e-4)
+
+
+@dataclass(frozen=True)
+class Small:
+    """A U-Net of a few layers that takes pictures, and all that passes over a queue of 16 slots with lookahead need: 4
+    windows, with guidance 8 rows. Each frame has the context of one of `prompts` prompts, or a blend of two."""
+
+    unet: UNetModel
+    conditioning: Conditioning
+    schedule: DDIMSchedule
+    noise: KeyedNoise
+    queue: LatentQueue
+    scale: float
+
+    @classmethod
+    def on(cls, device: torch.device, *, prompts: int = 1, scale: float = 4.0) -> "Small":
+        changes = {"model_channels": 16, "channel_mult": [1], "attention_resolutions": [1], "num_res_blocks": 1}
+        changes |= {"context_dim": 8, "num_head_channels": 8, "norm_num_groups": 4, "use_image_attention": True}
+        torch.manual_seed(0)
+        unet = UNetModel(**(golden_json("small_t2v.json")["unet_config"]["params"] | changes)).eval()
+        for weight in unet.parameters():
+            weight.normal_(std=0.1)
+        contexts = torch.randn(1 + prompts, 1, 77 + 4, 8).to(device)
+        starts = 8 * torch.arange(prompts)
+        conditioning = Conditioning(contexts[1:], starts, 2, contexts[:1], torch.tensor([8], device=device))
+        schedule = DDIMSchedule.from_tables(ACP, fifo_spacing(16), eta=1)
+        noise = KeyedNoise(0, "", 0, (4, 4, 4), device)
+        queue = LatentQueue.from_clip(noise.draw("base", range(8), [0] * 8), schedule, noise=noise, stride=4)
+        return cls(unet.to(device), conditioning, schedule, noise, queue, scale)
+
+    def passes(self, workers: Workers, *, forward: Callable | None = None) -> Iterator[LatentQueue]:
+        denoise = GuidedDenoiser(forward or self.unet, self.conditioning, self.scale, workers)
+        return fifo(denoise, self.schedule, self.queue, noise=self.noise)
+
+
+RULES = (None, QueryReuse("TT", "attn1", 0.9))
+
+
+def test_compiled_is_the_same(capfd):
+    """With a Q-cache and without, over 20 passes, on two threads; each shape is compiled once."""
+    small = Small.on(CPU)
+    torch._dynamo.utils.counters.clear()
+    for rule in RULES:
+        compiled = Compiled(small.unet)
+        with reuse_queries(small.unet, rule), ThreadPoolExecutor(2) as threads:
+            workers = Workers(2, run=threads.map)
+            runs = (small.passes(workers, forward=forward) for forward in (small.unet, compiled))
+            for _, (plain, fast) in zip(range(20), zip(*runs, strict=True), strict=False):
+                assert_agrees(fast.latents, plain.latents, 1e-4)
+    assert capfd.readouterr().err.count("compiling") == 2
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 2
+
+
+class Room:
+    """A device with room for 5 rows."""
+
+    def watch(self) -> None:
+        pass
+
+    def fitting(self, rows: int) -> int:
+        return 5
+
+
+def arrangements(small: Small, stack: ExitStack) -> Iterator[tuple[str, Iterator[LatentQueue]]]:
+    """Passes over the same queue, each computed in another way."""
+    yield "a window at a time", small.passes(Workers(rows=2))
+    yield "three windows at a time", small.passes(Workers(rows=6))
+    yield "all windows at once", small.passes(Workers())
+    yield "as many as fit", small.passes(Workers(memory=Room()))
+    yield "the cores of a CPU", small.passes(stack.enter_context(workers_of(CPU, rows=None)))
+    calls = count()
+
+    def breathless(*batch: torch.Tensor) -> torch.Tensor:
+        if next(calls) == 2:
+            raise torch.OutOfMemoryError
+        return small.unet(*batch)
+
+    yield "after an out of memory in the third pass", small.passes(Workers(), forward=breathless)
+    take_turns(CPU, [small.unet], stay=True)
+    yield "offloaded", small.passes(Workers(rows=2))
+
+
+@pytest.mark.parametrize(
+    ("rule", "prompts", "scale"), [(None, 1, 4.0), (RULES[1], 1, 4.0), (None, 2, 4.0), (None, 1, 1.0), (None, 2, 1.0)]
+)
+def test_how_it_is_computed_changes_nothing(rule, prompts, scale, capfd):
+    """Over 20 passes, against one row at a time: windows one by one, guidance halves apart."""
+    small = Small.on(CPU, prompts=prompts, scale=scale)
+    with ExitStack() as stack:
+        stack.enter_context(reuse_queries(small.unet, rule))
+        plain = list(islice(small.passes(Workers(rows=1)), 20))
+        assert (plain[-1].latents - plain[0].latents).abs().max() > 0.1
+        for name, passes in arrangements(small, stack):
+            for expected, queue in zip(plain, passes, strict=False):
+                assert_agrees(queue.latents, expected.latents, 1e-4, name)
+    assert capfd.readouterr().err.count("out of memory") == 1
+
+
+def test_no_pass_waits_for_the_device():
+    """Tensors on the meta device have no values: whoever asks for one, as for a level to draw noise for, fails."""
+    small = Small.on(torch.device("meta"))
+    *_, last = islice(small.passes(Workers(rows=4)), 3)
+    assert last.latents.device.type == "meta"
+    assert last.head_frame == 8 - 16 + 2
+
+
+def test_guidance_of_one_needs_no_unconditional_half(unet):
+    vectors = golden("unet_t2v.npz")
+    vectors["context_uncond"] = torch.full_like(vectors["context"], torch.nan)
+    vectors["guidance"] = torch.tensor(1.0)
+    denoise = guided(unet, vectors)
+    timesteps = vectors["timestep_frames"][None]
+    out = denoise(vectors["x"], timesteps, torch.arange(timesteps.shape[1])[None])
+    assert_agrees(out, vectors["out_frames_plain"])
+
+
+@pytest.mark.parametrize("use_scale", [False, True])
+def test_v_and_eps_are_two_names_of_one_step(use_scale):
+    """From the same x0 and eps, both parameterizations step to the same place, and that is the level below."""
+    generator = torch.Generator().manual_seed(0)
+    x0, eps = torch.randn(2, 1, 4, 6, 2, 2, generator=generator)
+    level = torch.randint(1, 16, (1, 6), generator=generator)
+    scales = SCALES if use_scale else None
+    by_eps, by_v = (
+        DDIMSchedule.from_tables(ACP, fifo_spacing(16), eta=0, parameterization=name, signal_scales=scales)
+        for name in ("eps", "v")
+    )
+    x = by_eps.noised(x0, level, eps)
+    alpha, scale = (table[level][:, None, :, None, None] for table in (by_eps.alphas, by_eps.scales))
+    v = alpha.sqrt() * eps - (1 - alpha).sqrt() * (scale * x0)
+    below = by_eps.noised(x0, level - 1, eps)
+    assert_agrees(by_eps.step(x, eps, level, None), below, 1e-4)
+    assert_agrees(by_v.step(x, v, level, None), below, 1e-4)
+
+
+def test_queue_scale_changes_start_and_steps():
+    """With use_scale in the queue, slots are scaled as the model was trained; without, as the originals do it."""
+    clip = torch.ones(1, 1, 4, 1, 1)
+    noise = torch.zeros(1, 1, 16, 1, 1)
+    plain, scaled = (
+        LatentQueue.from_clip(
+            clip,
+            DDIMSchedule.from_tables(ACP, fifo_spacing(16), eta=0, signal_scales=table),
+            noise=Recorded(noise),
+            stride=4,
+        )
+        for table in (None, SCALES)
+    )
+    np.testing.assert_allclose(scaled.latents.flatten(), plain.latents.flatten() * SCALES[fifo_spacing(16)], rtol=1e-6)
+    # A network that answers with the true noise (none): scaled signals arrive where the next level's scale says.
+    schedule = DDIMSchedule.from_tables(ACP, fifo_spacing(16), eta=0, signal_scales=SCALES)
+    after = denoise_queue(lambda x, timesteps, frames: torch.zeros_like(x), schedule, scaled, noise=None)
+    below = (schedule.alphas_prev.sqrt() * schedule.scales_prev)[None, None, :, None, None]
+    torch.testing.assert_close(after.latents, below, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("rule", [QueryReuse("ST", "attn2", 0.9), QueryReuse("TT", "attn1", 0.5)])
+def test_fifo_with_relative_position_and_other_q_caches(rule):
+    """The kind of the 1024 model runs in the queue, and a Q-cache is felt."""
+    params = golden_json("small_t2v.json")["unet_config"]["params"]
+    relative = UNetModel(**params | {"use_relative_position": True, "temporal_conv": False})
+    relative = with_golden_weights(relative, "model.diffusion_model.")
+    vectors = golden("fifo_no_lookahead_eta1.npz")
+    schedule = DDIMSchedule.from_tables(ACP, fifo_spacing(64), eta=0)
+    queue = queue_of(vectors, schedule)
+    plain = denoise_queue(guided(relative, vectors), schedule, queue, noise=None)
+    with reuse_queries(relative, rule):
+        reused = denoise_queue(guided(relative, vectors), schedule, queue, noise=None)
+    assert reused.latents.isfinite().all()
+    assert (reused.latents - plain.latents).abs().max() > 1e-4
+
+
+@pytest.mark.parametrize(("f", "n", "stride"), [(2, 1, 1), (4, 1, 2), (4, 3, 4), (16, 4, 4), (16, 4, 16)])
+def test_windows_write_every_active_slot_once(f, n, stride):
+    """A pass with a network that answers with its own input's level and frame must put each answer in its slot."""
+    schedule = DDIMSchedule.from_tables(ACP, fifo_spacing(f * n), eta=0)
+    queue = LatentQueue.from_clip(
+        torch.zeros(1, 1, f, 1, 1), schedule, noise=Recorded(torch.randn(1, 1, f * n + f - stride, 1, 1)), stride=stride
+    )
+    seen = []
+
+    def denoise(x, timesteps, frames):
+        seen.append(timesteps)
+        slots = torch.arange(queue.slots).unfold(0, f, stride)
+        assert torch.equal(frames, queue.frames[slots])
+        assert torch.equal(x, queue.latents[0][:, slots].transpose(0, 1))
+        return timesteps[:, None, :, None, None].float()
+
+    after = denoise_queue(denoise, schedule, queue, noise=None)
+    assert seen[0].shape == (f * n // stride, f)
+    answer = schedule.timesteps[queue.levels[queue.active]].float()[None, None, :, None, None]
+    expected = schedule.step(queue.latents[:, :, queue.active], answer, queue.levels[None, queue.active], None)
+    torch.testing.assert_close(after.latents[:, :, queue.active], expected)
+    torch.testing.assert_close(after.latents[:, :, : f - stride], queue.latents[:, :, : f - stride])
+
+
+def test_last_step_changes_nothing():
+    schedule = DDIMSchedule.from_tables(ACP, fifo_spacing(64), eta=1)
+    x, eps = torch.randn(2, 1, 4, 3, 2, 2, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(schedule.step(x, eps, torch.zeros(1, 3, dtype=torch.long), x), x, atol=1e-6, rtol=0)
