@@ -1,6 +1,6 @@
 """An ablation: makes the videos of a baseline and of experiments that differ from it, and measures what that changes.
 
-python scripts/ablate.py configs/ablation_fifo.yaml [--output DIR] [--only NAME...] [--keep nothing] [--overwrite]
+python scripts/ablate.py configs/ablations/fifo.yaml [--output DIR] [--only NAME...] [--keep nothing] [--overwrite]
     [--dry_run] [--num_processes N --rank R]
 
 Writes into DIR: the tables and plots of scripts/evaluate.py with differences to the baseline, and videos/, a small file
@@ -40,8 +40,10 @@ from videocrafter_main import run
 
 def read_arguments(words: Sequence[str] | None) -> argparse.Namespace:
     parser = Parser(__doc__)
-    parser.add_argument("ablation", type=Path, metavar="ABLATION", help="configs/ablation_*.yaml")
-    parser.add_argument("--output", type=Path, metavar="DIR", help="default: results/, then the name of ABLATION")
+    parser.add_argument(
+        "ablation", type=Path, metavar="ABLATION", help="a YAML file, such as configs/ablations/fifo.yaml"
+    )
+    parser.add_argument("--output", type=Path, metavar="DIR", help="(default: results/ablation_NAME, from NAME.yaml)")
     parser.add_argument("--only", nargs="+", metavar="NAME", help="make the videos of these experiments only")
     parser.add_argument(
         "--keep", choices=("videos", "nothing"), default="videos", help="of what is measured (default videos)"
@@ -55,6 +57,11 @@ def read_arguments(words: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--dry_run", action="store_true", help="list what is there and what is to make; make nothing")
     return parser.parse_args(words)
+
+
+def default_output(ablation: Path) -> Path:
+    """Return results/ablation_NAME for NAME.yaml, and also for ablation_NAME.yaml."""
+    return Path("results") / f"ablation_{ablation.stem.removeprefix('ablation_')}"
 
 
 def plan(trials: Sequence[Trial], folder: Path) -> str:
@@ -115,7 +122,7 @@ def main(words: Sequence[str] | None = None) -> int:
     args = read_arguments(words)
     try:
         ablation = read_ablation(args.ablation)
-        output = args.output or Path("results") / args.ablation.stem
+        output = args.output or default_output(args.ablation)
         if not 0 <= args.rank < args.num_processes:
             raise ValueError(f"--rank {args.rank}: must be from 0 to {args.num_processes - 1}, --num_processes less 1")
         if unknown := [name for name in args.only or () if name not in ablation.experiments]:

@@ -1,4 +1,4 @@
-"""Train a model: `python scripts/train.py --config configs/train_tiny_autoencoder.yaml`. Goes on where it stopped."""
+"""Train a model: `python scripts/train.py --config configs/train/tiny_t2v/1_autoencoder.yaml`. Goes on where it stopped."""
 
 import sys
 from dataclasses import replace
@@ -16,7 +16,7 @@ from lvdm.training.run import Training, train
 @says_errors
 def main() -> int:
     parser = Parser(__doc__)
-    parser.add_argument("--config", required=True, help="a configs/train_*.yaml")
+    parser.add_argument("--config", required=True, help="a configs/train/<model>/<stage>.yaml")
     parser.add_argument("--steps", type=int, help="train for so many steps instead of the config's")
     parser.add_argument("--threads", type=int, help="CPU threads of each process (default: torch's own choice)")
     parser.add_argument("--accelerator", help="cpu, gpu, ... (default: auto)")

@@ -46,7 +46,7 @@ class Hardware:
 
 @dataclass(frozen=True)
 class Training:
-    """A `configs/train_*.yaml`, key by key.
+    """A `configs/train/<model>/<stage>.yaml`, key by key.
 
     `model_config` names the inference YAML whose model is trained, `stage` is "autoencoder", "diffusion" or
     "distillation" (the encoder of pictures), `init_from` a checkpoint to start from (none: random weights). `data` is

@@ -218,7 +218,7 @@ def test_processes_share_the_videos(made, run, monkeypatch, tmp_path):
 
 def test_the_ablation_of_the_repository_is_whole(monkeypatch):
     monkeypatch.chdir(ROOT)
-    ablation = read_ablation(ROOT / "configs/ablation_fifo.yaml")
+    ablation = read_ablation(ROOT / "configs/ablations/fifo.yaml")
     trials = trials_of(ablation, Path("runs"), rank=0, num_processes=1)
     assert len(trials) == 13 * 32
     assert len({json.dumps(trial.identity, sort_keys=True) for trial in trials}) == len(trials)

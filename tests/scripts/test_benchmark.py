@@ -49,7 +49,7 @@ def test_a_small_run(tmp_path):
         (["--warmup", "-1"], "--warmup -1"),
         (["-n", "600"], "--num_partitions 600"),
         (["--video_length", "3"], "--video_length 3"),
-        (["--config", "configs/train_tiny_clips.yaml"], "no unet_config"),
+        (["--config", "configs/train/tiny_t2v/3_clips.yaml"], "no unet_config"),
         (["--json", "README.md/figures.json"], "README.md"),
     ],
 )

@@ -3,6 +3,7 @@
 import csv
 import subprocess
 import sys
+from itertools import pairwise
 from pathlib import Path
 
 import imageio.v3 as iio
@@ -189,10 +190,13 @@ def test_bad_data_of_training(change, expected):
         read_dataset({"kind": "shapes", "size": 4} | change)
 
 
-def test_shipped_training_configs_are_valid():
-    for path in sorted((ROOT / "configs").glob("train_*.yaml")):
-        training = Training.from_yaml(path)
-        assert instantiate_from_config(read_config(ROOT / training.model_config)["model"])
+@pytest.mark.parametrize("folder", sorted((ROOT / "configs/train").iterdir()), ids=lambda folder: folder.name)
+def test_shipped_training_configs_are_valid_and_follow_one_another(folder):
+    stages = [Training.from_yaml(path) for path in sorted(folder.iterdir())]
+    for stage in stages:
+        assert instantiate_from_config(read_config(ROOT / stage.model_config)["model"])
+    for before, stage in pairwise(stages):
+        assert stage.init_from == f"{before.output}/model.ckpt"
 
 
 def test_a_fifth_of_the_scenes_is_held_out_and_every_word_pair_is_trained():
