@@ -11,7 +11,7 @@ import torch
 from lvdm.cli.command import says_errors
 from lvdm.cli.options import DTYPES, Options, check_writable, parse_args
 from lvdm.io.files import file_digest
-from lvdm.io.lock import held
+from lvdm.io.lock import folder_lock
 from lvdm.io.prompts import read_prompts, share
 from lvdm.models.loading import load_model
 from lvdm.pipeline.batch import Summary, forget_all, make_all
@@ -59,7 +59,7 @@ def make_video(studio: Studio, video: Video) -> bool:
     options, ranks = studio.options, studio.ranks
     with ExitStack() as stack:
         ranks.from_first(video.check_places)
-        ranks.from_first(lambda: stack.enter_context(held(video.folder)))
+        ranks.from_first(lambda: stack.enter_context(folder_lock(video.folder)))
         ranks.from_first(video.tidy)
         state, complete = ranks.from_first(lambda: progress_of(video))
         if video.frames is not None and complete >= video.frames:

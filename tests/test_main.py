@@ -22,7 +22,7 @@ from lvdm.diffusion.guidance import GuidedDenoiser
 from lvdm.diffusion.noise import KeyedNoise
 from lvdm.diffusion.schedule import DDIMSchedule
 from lvdm.io.files import file_digest, read_sealed
-from lvdm.io.writers.sinks import to_uint8
+from lvdm.io.images import to_uint8
 from lvdm.models.loading import load_model
 from lvdm.sampling.queue import LatentQueue
 from lvdm.sampling.sampler import fifo

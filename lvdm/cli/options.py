@@ -16,7 +16,7 @@ from lvdm.diffusion.schedule import SPACINGS, TRAIN_STEPS
 from lvdm.io.configs import read_config
 from lvdm.io.images import FITS
 from lvdm.io.prompts import LARGEST, LONGEST, safe_experiment
-from lvdm.io.writers.sinks import CRF
+from lvdm.io.writers.mp4 import CRF
 from lvdm.pipeline.mode import Mode
 from lvdm.runtime.cpu import has_bf16_units
 from lvdm.runtime.distributed import global_rank, local_rank, local_world_size, world_size

@@ -101,6 +101,12 @@ def as_tensor(picture: np.ndarray) -> Tensor:
     return torch.tensor(picture).permute(2, 0, 1)[None].float() / 127.5 - 1
 
 
+def to_uint8(picture: Tensor) -> np.ndarray:
+    """Return a picture (3, H, W) in about [-1, 1] as a frame (H, W, 3) uint8; levels are cut off, not rounded."""
+    levels = ((picture.float().clamp(-1, 1) + 1) / 2 * 255).to(torch.uint8)
+    return levels.permute(1, 2, 0).cpu().numpy()
+
+
 @contextmanager
 def _damages_as_errors() -> Iterator[None]:
     try:

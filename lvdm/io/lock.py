@@ -15,7 +15,7 @@ class FolderInUseError(ValueError):
 
 
 @contextmanager
-def held(folder: Path) -> Iterator[None]:
+def folder_lock(folder: Path) -> Iterator[None]:
     """Within this context `folder`, which is made, is this process's own; FolderInUseError says whose it is instead.
 
     The system lets go of the lock when a process dies, so that a stale one cannot be.

@@ -11,7 +11,7 @@ from torch import nn
 from lvdm.io.configs import read_config
 from lvdm.models.checkpoint import Differences, WrongCheckpointError, load_strictly, read_state_dict
 from lvdm.modules.layers import convolve_channels_last
-from lvdm.runtime.offload import networks_of, take_turns
+from lvdm.runtime.offload import networks_of, offload_to_host
 
 ALLOWED_TARGETS = frozenset(
     {
@@ -85,7 +85,7 @@ def load_model(
         if module is not model.model:
             module.to(homes[name], torch.float32)
     waiting = [network for name, part in model.named_children() if name in offloaded for network in networks_of(part)]
-    take_turns(device, waiting, stay="model" in offloaded)
+    offload_to_host(device, waiting, stay="model" in offloaded)
     for name, buffer in model.named_buffers(recurse=False):
         model.register_buffer(name, buffer.to(device))
     return model.eval().requires_grad_(False)

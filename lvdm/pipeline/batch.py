@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from tqdm import tqdm
 
-from lvdm.io.lock import held
+from lvdm.io.lock import folder_lock
 from lvdm.pipeline.video import Video
 from lvdm.runtime.distributed import RankError, SharedError
 from lvdm.runtime.errors import reason
@@ -35,7 +35,7 @@ def forget_all(videos: Iterable[Video]) -> None:
         with suppress(ValueError, OSError):
             video.check_places()
             if video.folder.exists():
-                with held(video.folder):
+                with folder_lock(video.folder):
                     video.forget()
 
 

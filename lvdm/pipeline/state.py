@@ -12,7 +12,7 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from lvdm.io.files import DamagedFileError, read_sealed, set_aside, write_sealed
-from lvdm.io.writers.sinks import Progress
+from lvdm.io.writers.video_files import WriterStates
 from lvdm.pipeline.video import Video
 from lvdm.sampling.queue import LatentQueue
 
@@ -24,15 +24,15 @@ class RunState:
     """A video between two passes.
 
     settings: everything that changes its pixels, by the name of the flag. queue: as the next pass finds it. seed: the
-    image tokens (1, 1, N, D) of the frame that it is conditioned on, if any. files: what the sinks need to go on; empty
-    before the first pass.
+    image tokens (1, 1, N, D) of the frame that it is conditioned on, if any. files: what the writers need to
+    resume; empty before the first pass.
     seconds: the time spent so far, by stage.
     """
 
     settings: Mapping[str, object]
     queue: LatentQueue
     seed: Tensor | None
-    files: Progress
+    files: WriterStates
     seconds: Mapping[str, float]
 
     @property

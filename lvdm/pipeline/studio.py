@@ -17,14 +17,15 @@ from lvdm.diffusion.conditioning import Conditioning
 from lvdm.diffusion.guidance import GuidedDenoiser
 from lvdm.diffusion.noise import KeyedNoise, Noise
 from lvdm.diffusion.schedule import DDIMSchedule
-from lvdm.io.images import as_tensor
-from lvdm.io.writers.sinks import NOWHERE, GifSink, VideoFiles, open_files, to_uint8
+from lvdm.io.images import as_tensor, to_uint8
+from lvdm.io.writers.gif import GifWriter
+from lvdm.io.writers.video_files import NO_FILES, VideoFiles, open_files
 from lvdm.models.ddpm3d import LatentDiffusion
 from lvdm.pipeline.base_clip import base_clip_key, base_clip_path, read_base_clip, sample_base_clip, write_base_clip
 from lvdm.pipeline.record import Stopwatch
 from lvdm.pipeline.state import RunState, write_state
 from lvdm.pipeline.video import Video
-from lvdm.runtime.background import behind
+from lvdm.runtime.background import background_writer
 from lvdm.runtime.batching import Workers
 from lvdm.runtime.compile import Compiled
 from lvdm.runtime.distributed import Ranks
@@ -82,7 +83,7 @@ def first_state(studio: Studio, video: Video, *, denoise: GuidedDenoiser, noise:
             write_base_clip(path, clip)
     clip = clip.to(noise.device)
     if studio.ranks.first:
-        with GifSink(video.folder / "origin.gif", fps=options.output_fps, comment=video.comment) as origin:
+        with GifWriter(video.folder / "origin.gif", fps=options.output_fps, comment=video.comment) as origin:
             for frame in clip.unbind(2):
                 origin.write(to_uint8(model.decode(frame)[0]))
     seed = model.encode_pictures(model.decode(clip[:, :, 0])) if options.mode.seeded else None
@@ -126,8 +127,8 @@ def denoise_to_files(
     total = None if video.frames is None else warm_up + video.frames
     with ExitStack() as stack:
         stack.enter_context(reuse_queries(model.unet, rule))
-        files = stack.enter_context(files_of(studio, video, state, picture=picture)) if first else NOWHERE
-        write = stack.enter_context(behind(partial(write_frame, model, files)))
+        files = stack.enter_context(files_of(studio, video, state, picture=picture)) if first else NO_FILES
+        write = stack.enter_context(background_writer(partial(write_frame, model, files)))
         done = state.queue.head_frame + warm_up
         bar = stack.enter_context(tqdm(initial=done, total=total, desc="passes", leave=False, disable=not first))
         passes = decoded_passes(
@@ -189,7 +190,7 @@ def files_of(
         save_frames=options.save_frames,
         queue_slots=state.queue.slots if options.save_queue else None,
         picture=picture,
-        progress=state.files or None,
+        resume_from=state.files or None,
     )
 
 

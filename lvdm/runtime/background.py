@@ -7,7 +7,7 @@ from contextlib import contextmanager
 import torch
 
 
-class Behind:
+class BackgroundWriter:
     """Calls `call` in another thread. A second call waits for the first, so that one is under way and none piles up.
 
     What a call raises is raised by the next one, or by `wait`.
@@ -30,9 +30,9 @@ class Behind:
 
 
 @contextmanager
-def behind(call: Callable[..., object]) -> Iterator[Behind]:
+def background_writer(call: Callable[..., object]) -> Iterator[BackgroundWriter]:
     """`call`, to be done behind one's back; when the block ends, it is done. torch uses one core for it."""
-    with ThreadPoolExecutor(1, "behind", initializer=torch.set_num_threads, initargs=(1,)) as thread:
-        work = Behind(call, thread)
+    with ThreadPoolExecutor(1, "background writer", initializer=torch.set_num_threads, initargs=(1,)) as thread:
+        work = BackgroundWriter(call, thread)
         yield work
         work.wait()

@@ -126,19 +126,19 @@ def ranks_of(device: torch.device, *, wanted: bool) -> Iterator[Ranks]:
         backends = "cpu:gloo,cuda:nccl"
     dist.init_process_group(backends, timeout=timedelta(minutes=30))  # torch has one for both
     ranks = Ranks(dist.get_rank(), dist.get_world_size())
-    watch = Watch(ranks)
+    watchdog = PeerWatchdog(ranks)
     try:
         yield ranks
     except RankError:
         raise  # no farewell: the others shall see it
     except BaseException:
-        watch.end(patience=MOMENT)  # the others may not come to an end
+        watchdog.end(patience=MOMENT)  # the others may not come to an end
         raise
-    watch.end()
+    watchdog.end()
     dist.destroy_process_group()
 
 
-class Watch:
+class PeerWatchdog:
     """Ends this process when the next rank is gone, the last one's being the first; so all end, one after the other.
 
     Whatever else waits for a rank that died, as NCCL may do for half an hour, needs not know of it.

@@ -15,7 +15,7 @@ def networks_of(module: nn.Module) -> Iterator[nn.Module]:
         yield from networks_of(part)
 
 
-def take_turns(device: torch.device, networks: Iterable[nn.Module], *, stay: bool) -> None:
+def offload_to_host(device: torch.device, networks: Iterable[nn.Module], *, stay: bool) -> None:
     """From now on the weights of `networks`, which are in host memory, are on `device` during each of their forwards.
 
     stay: they stay there until another of the networks comes: a U-Net, whose forward is called many times in a row,

@@ -18,7 +18,7 @@ from lvdm.data.shapes import ShapeClips
 from lvdm.data.videos import VideoFolder
 from lvdm.io.configs import read_config
 from lvdm.io.files import whole_file
-from lvdm.io.writers.sinks import to_uint8
+from lvdm.io.images import to_uint8
 from lvdm.models.checkpoint import load_strictly, read_state_dict, save_half
 from lvdm.models.ddpm3d import LatentDiffusion
 from lvdm.models.loading import instantiate_from_config

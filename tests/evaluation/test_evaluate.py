@@ -18,7 +18,7 @@ from conftest import command as videocrafter
 from lvdm.evaluation.measure import Measurement
 from lvdm.evaluation.plots import plot
 from lvdm.evaluation.report import differences_at_a_glance
-from lvdm.io.writers.sinks import open_files
+from lvdm.io.writers.video_files import open_files
 
 SCRIPT = ROOT / "scripts" / "evaluate.py"
 spec = importlib.util.spec_from_file_location("evaluate", SCRIPT)

@@ -15,7 +15,7 @@ from PIL import Image
 from lvdm.evaluation.measure import Instruments, measure
 from lvdm.evaluation.reading import UnreadableVideoError, find_sources, read_frames
 from lvdm.evaluation.report import Report, markdown
-from lvdm.io.writers.sinks import GifSink
+from lvdm.io.writers.gif import GifWriter
 
 
 def pictures(count: int, *, height: int = 64, width: int = 96) -> list[np.ndarray]:
@@ -84,7 +84,7 @@ def test_a_damaged_film_is_no_shorter_film(damage, tmp_path):
 
 
 def test_a_damaged_gif_is_one_sentence(tmp_path):
-    with GifSink(tmp_path / "a.gif", fps=8, comment="") as sink:
+    with GifWriter(tmp_path / "a.gif", fps=8, comment="") as sink:
         for frame in pictures(3, height=16, width=24):
             sink.write(frame)
     data = (tmp_path / "a.gif").read_bytes()
@@ -180,7 +180,7 @@ def test_no_video_hides_another_of_its_experiment(tmp_path):
     frames = [np.full((16, 16, 3), value, np.uint8) for value in np.repeat([60, 90], 16)]
     write_pictures(loose / "cat", frames)
     write_film(loose / "cat.mkv", frames)
-    with GifSink(loose / "cat.gif", fps=8, comment="") as sink:
+    with GifWriter(loose / "cat.gif", fps=8, comment="") as sink:
         for frame in frames:
             sink.write(frame)
     assert drifts(loose) == {"loose": (3, 30, None)}

@@ -13,8 +13,14 @@ from PIL import Image
 
 from lvdm.cli.options import parse_args
 from lvdm.io.files import remove
+from lvdm.io.images import to_uint8
 from lvdm.io.prompts import Prompt
-from lvdm.io.writers.sinks import GifSink, LostFileError, Mp4Sink, PngSink, SheetSink, open_files, to_uint8
+from lvdm.io.writers.base import LostFileError
+from lvdm.io.writers.gif import GifWriter
+from lvdm.io.writers.mp4 import Mp4Writer
+from lvdm.io.writers.png import PngWriter
+from lvdm.io.writers.sheet import ContactSheetWriter
+from lvdm.io.writers.video_files import open_files
 from lvdm.pipeline.record import Stopwatch, write_record
 from lvdm.pipeline.state import RunState
 from lvdm.pipeline.video import Video
@@ -41,7 +47,7 @@ def write_video(folder, *, frames, formats=("gif", "mp4"), save_frames=True, sto
 
 
 def write_movie(path, *, fps):
-    with Mp4Sink(path, fps=fps, comment="") as sink:
+    with Mp4Writer(path, fps=fps, comment="") as sink:
         for number in range(100):
             sink.write(flat_frame(number))
 
@@ -122,7 +128,7 @@ def test_a_failing_ffmpeg_is_told_and_leaves_nothing(tmp_path):
 
 @pytest.mark.parametrize("size", [(2, 2), (18, 34), (66, 130)])
 def test_mp4_takes_any_even_size(tmp_path, size):
-    with Mp4Sink(tmp_path / "a.mp4", fps=30, comment="") as sink:
+    with Mp4Writer(tmp_path / "a.mp4", fps=30, comment="") as sink:
         sink.write(np.full((*size, 3), 128, np.uint8))
     assert iio.imread(tmp_path / "a.mp4", plugin="FFMPEG").shape == (1, *size, 3)
 
@@ -132,7 +138,7 @@ def test_mp4_takes_any_even_size(tmp_path, size):
     [((64, 96, 3), "float32"), ((64, 96), "uint8"), ((3, 64, 96), "uint8"), ((32, 96, 3), "uint8")],
 )
 def test_frames_of_another_kind_are_refused(tmp_path, shape, dtype):
-    with GifSink(tmp_path / "a.gif", fps=8, comment="") as sink:
+    with GifWriter(tmp_path / "a.gif", fps=8, comment="") as sink:
         sink.write(flat_frame(0))
         with pytest.raises(ValueError, match=r"a\.gif") as caught:
             sink.write(np.zeros(shape, dtype))
@@ -141,12 +147,12 @@ def test_frames_of_another_kind_are_refused(tmp_path, shape, dtype):
 
 
 def test_a_video_without_frames_is_no_file(tmp_path):
-    for sink in (GifSink(tmp_path / "a.gif", fps=8, comment=""), Mp4Sink(tmp_path / "a.mp4", fps=8, comment="")):
+    for sink in (GifWriter(tmp_path / "a.gif", fps=8, comment=""), Mp4Writer(tmp_path / "a.mp4", fps=8, comment="")):
         with pytest.raises(ValueError, match="no frame was written"), sink:
             pass
     with (
         pytest.raises(ValueError, match="even sides, not 63x96"),
-        Mp4Sink(tmp_path / "a.mp4", fps=8, comment="") as sink,
+        Mp4Writer(tmp_path / "a.mp4", fps=8, comment="") as sink,
     ):
         sink.write(flat_frame(0, height=63))
     assert list(tmp_path.iterdir()) == []
@@ -156,7 +162,7 @@ def test_gif_holds_noisy_and_natural_colours(tmp_path):
     rng = np.random.default_rng(0)
     noisy = np.clip(flat_frame(0) + rng.normal(0, 2, (64, 96, 3)), 0, 255).round().astype(np.uint8)
     ramp = np.stack(np.broadcast_arrays(*np.ogrid[0:256:4, 0:255:2.65625], 128), axis=-1).astype(np.uint8)
-    with GifSink(tmp_path / "a.gif", fps=8, comment="") as sink:
+    with GifWriter(tmp_path / "a.gif", fps=8, comment="") as sink:
         sink.write(noisy)
         sink.write(ramp)
     read = iio.imread(tmp_path / "a.gif").astype(int)
@@ -165,7 +171,7 @@ def test_gif_holds_noisy_and_natural_colours(tmp_path):
 
 
 def test_queue_frames_are_named_by_pass_and_slot(tmp_path):
-    with PngSink(tmp_path / "queue", slots=3) as sink:
+    with PngWriter(tmp_path / "queue", slots=3) as sink:
         for number in range(6):
             sink.write(flat_frame(number))
     assert files(tmp_path / "queue") == [f"{turn:05d}_{slot:03d}.png" for turn in (0, 1) for slot in (0, 1, 2)]
@@ -174,7 +180,7 @@ def test_queue_frames_are_named_by_pass_and_slot(tmp_path):
 
 @pytest.mark.parametrize(("frames", "tiles", "stride"), [(1, 1, 1), (5, 5, 1), (24, 24, 1), (25, 13, 2), (100, 13, 8)])
 def test_contact_sheet(tmp_path, frames, tiles, stride):
-    with SheetSink(tmp_path / "a.png") as sink:
+    with ContactSheetWriter(tmp_path / "a.png") as sink:
         for number in range(frames):
             sink.write(flat_frame(number))
     sheet = iio.imread(tmp_path / "a.png")
@@ -188,7 +194,7 @@ def test_contact_sheet(tmp_path, frames, tiles, stride):
 
 
 def test_a_picture_comes_first_on_the_sheet(tmp_path):
-    with SheetSink(tmp_path / "a.png", picture=flat_frame(200)) as sink:
+    with ContactSheetWriter(tmp_path / "a.png", picture=flat_frame(200)) as sink:
         for number in range(100):
             sink.write(flat_frame(number))
     sheet = iio.imread(tmp_path / "a.png")
@@ -199,7 +205,7 @@ def test_a_picture_comes_first_on_the_sheet(tmp_path):
 def test_tiles_show_the_numbers_of_their_frames(tmp_path):
     tiles = {}
     for frames in (5, 25):
-        with SheetSink(tmp_path / "a.png") as sink:
+        with ContactSheetWriter(tmp_path / "a.png") as sink:
             for _ in range(frames):
                 sink.write(np.full((64, 96, 3), 100, np.uint8))
         sheet = iio.imread(tmp_path / "a.png")
@@ -220,7 +226,7 @@ def write_more(folder, until, progress, *, stopped):
     forms = {"formats": ("gif", "mp4"), "save_frames": True, "queue_slots": 2, "picture": flat_frame(77)}
     with (
         suppress(KeyboardInterrupt),
-        open_files(folder, "a", fps=12, comment=COMMENT, progress=progress, **forms) as video,
+        open_files(folder, "a", fps=12, comment=COMMENT, resume_from=progress, **forms) as video,
     ):
         for number in range(start, until):
             if stopped and number == until - 2:
@@ -265,7 +271,7 @@ def test_what_was_lost_is_not_taken_up(tmp_path, name):
 
 
 def test_large_frames_are_scaled_down_on_the_sheet(tmp_path):
-    with SheetSink(tmp_path / "a.png") as sink:
+    with ContactSheetWriter(tmp_path / "a.png") as sink:
         sink.write(flat_frame(0, height=320, width=512))
     assert iio.imread(tmp_path / "a.png").shape == (160, 256, 3)
 

@@ -4,12 +4,12 @@ from threading import Event, get_ident
 
 import pytest
 
-from lvdm.runtime.background import behind
+from lvdm.runtime.background import background_writer
 
 
 def test_calls_are_made_in_order_in_another_thread():
     made = []
-    with behind(lambda number: made.append((number, get_ident()))) as call:
+    with background_writer(lambda number: made.append((number, get_ident()))) as call:
         for number in range(5):
             call(number)
     assert [number for number, _ in made] == list(range(5))
@@ -23,7 +23,7 @@ def test_one_is_under_way_while_the_caller_goes_on():
         assert go.wait(timeout=60)
         made.append(number)
 
-    with behind(wait) as call:
+    with background_writer(wait) as call:
         call(0)
         assert made == []
         go.set()
@@ -36,14 +36,14 @@ def fail() -> None:
 
 
 def raise_at_the_end(error: Exception | None = None) -> None:
-    with behind(fail) as call:
+    with background_writer(fail) as call:
         call()
         if error is not None:
             raise error
 
 
 def test_what_a_call_raises_is_raised_by_the_next_by_waiting_and_at_the_end():
-    with behind(fail) as call:
+    with background_writer(fail) as call:
         call()
         with pytest.raises(OSError, match="the disk is full"):
             call()

@@ -7,7 +7,7 @@ from torch import nn
 
 from lvdm.cli.options import parse_args
 from lvdm.models.loading import build_on_meta
-from lvdm.runtime.offload import networks_of, take_turns
+from lvdm.runtime.offload import networks_of, offload_to_host
 
 META = torch.device("meta")
 
@@ -32,7 +32,7 @@ def test_weights_are_on_the_device_during_a_forward_and_at_home_afterwards(stay)
     networks = [Network().eval(), Network().eval()]
     before = [network.state_dict(keep_vars=True) for network in networks]
     copies = [{name: tensor.clone() for name, tensor in state.items()} for state in before]
-    take_turns(META, networks, stay=stay)
+    offload_to_host(META, networks, stay=stay)
     for network in networks:
         for _ in range(2):
             assert network(torch.empty(2, 3, device=META)).device == META

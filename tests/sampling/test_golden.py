@@ -19,7 +19,7 @@ from lvdm.models.ddpm3d import linear_betas, schedule_buffers, signal_scales
 from lvdm.modules.networks.openaimodel3d import UNetModel
 from lvdm.runtime.batching import Workers, workers_of
 from lvdm.runtime.compile import Compiled
-from lvdm.runtime.offload import take_turns
+from lvdm.runtime.offload import offload_to_host
 from lvdm.sampling.queue import LatentQueue
 from lvdm.sampling.sampler import denoise_queue, fifo
 from lvdm.sampling.taps.query_reuse import QueryReuse, reuse_queries
@@ -244,7 +244,7 @@ def arrangements(small: Small, stack: ExitStack) -> Iterator[tuple[str, Iterator
         return small.unet(*batch)
 
     yield "after an out of memory in the third pass", small.passes(Workers(), forward=breathless)
-    take_turns(CPU, [small.unet], stay=True)
+    offload_to_host(CPU, [small.unet], stay=True)
     yield "offloaded", small.passes(Workers(rows=2))
 
 

@@ -22,7 +22,9 @@ from conftest import ROOT
 from PIL import Image
 from playwright.sync_api import Browser, Locator, Page, sync_playwright
 
-from lvdm.io.writers.sinks import GifSink, Mp4Sink, open_files
+from lvdm.io.writers.gif import GifWriter
+from lvdm.io.writers.mp4 import Mp4Writer
+from lvdm.io.writers.video_files import open_files
 from lvdm.web.gallery.media import Clip, from_gif
 from lvdm.web.gallery.page import column_names, relative_url, script_json
 from lvdm.web.gallery.videos import find_videos, read_curves
@@ -56,7 +58,7 @@ def number_in(picture: np.ndarray) -> int:
 
 
 def write_mp4(path: Path, frames: int, *, fps: int = 8) -> None:
-    with Mp4Sink(path, fps=fps, comment="") as sink:
+    with Mp4Writer(path, fps=fps, comment="") as sink:
         for number in range(frames):
             sink.write(numbered(number))
 
@@ -68,7 +70,7 @@ def write_foreign_mp4(path: Path, frames: int, *, fps: int = 8) -> None:
 
 
 def write_gif(path: Path, frames: int, *, fps: int = 8) -> None:
-    with GifSink(path, fps=fps, comment="") as sink:
+    with GifWriter(path, fps=fps, comment="") as sink:
         for number in range(frames):
             sink.write(numbered(number))
 

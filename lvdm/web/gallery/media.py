@@ -10,7 +10,7 @@ from typing import BinaryIO
 import numpy as np
 from PIL import Image, ImageSequence
 
-from lvdm.io.writers.sinks import Mp4Sink
+from lvdm.io.writers.mp4 import Mp4Writer
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ def from_gif(gif: Path, folder: Path) -> Clip:
         with Image.open(gif) as image:
             milliseconds = sum(frame.info.get("duration", 100) for frame in ImageSequence.Iterator(image))
             fps = max(1, round(1000 * image.n_frames / max(1, milliseconds)))
-            with Mp4Sink(path, fps=fps, comment=f"from {gif.name}") as sink:
+            with Mp4Writer(path, fps=fps, comment=f"from {gif.name}") as sink:
                 for frame in ImageSequence.Iterator(image):
                     width, height = (side - side % 2 for side in frame.size)
                     sink.write(np.asarray(frame.convert("RGB"))[:height, :width])
