@@ -12,7 +12,7 @@ import imageio.v3 as iio
 import numpy as np
 import pytest
 import torch
-from conftest import BLUE, RED, ROOT, command, one, prompt_file
+from helpers import BLUE, RED, ROOT, command, one, prompt_file
 from PIL import Image
 from safetensors.torch import load
 

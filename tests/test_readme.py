@@ -6,7 +6,7 @@ import subprocess
 import sys
 
 import pytest
-from conftest import ROOT
+from helpers import ROOT
 
 from lvdm.cli.options import parse_args
 from lvdm.io.prompts import read_prompts

@@ -1,6 +1,5 @@
 """The judge of generated videos: right on rendered clips, however degraded, and not to be fooled."""
 
-import importlib.util
 import json
 import sys
 from collections import Counter
@@ -11,16 +10,14 @@ import imageio.v3 as iio
 import numpy as np
 import pytest
 import torch
+from helpers import load_script
 
 from lvdm.data.captions import BACKGROUNDS, HELD_OUT_SCENES, SCENES, SHAPES, Scene
 from lvdm.data.shape_reader import Reading, read_clip, score
 from lvdm.data.shapes import DIRECTIONS, render, trajectory
 from lvdm.io.prompts import read_prompts
 
-SCRIPT = Path(__file__).parents[2] / "scripts" / "evaluate_shapes.py"
-spec = importlib.util.spec_from_file_location("evaluate_shapes", SCRIPT)
-evaluate_shapes = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(evaluate_shapes)
+evaluate_shapes = load_script("evaluate_shapes")
 
 SAMPLE = SCENES[::11]  # 55 scenes, every word at least 8 times
 STAR = Scene("blue", "star", "moving right", "pink")

@@ -4,7 +4,7 @@ import warnings
 
 import pytest
 import torch
-from conftest import ROOT, with_golden_weights
+from helpers import ROOT, with_golden_weights
 
 from lvdm.diffusion.conditioning import Conditioning
 from lvdm.diffusion.guidance import GuidedDenoiser

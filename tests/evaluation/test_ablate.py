@@ -1,6 +1,5 @@
 """A small ablation of the embedded model, made by the program itself."""
 
-import importlib.util
 import json
 import os
 import re
@@ -14,14 +13,11 @@ from pathlib import Path
 
 import pytest
 import yaml
-from conftest import BLUE, RED, ROOT, command, prompt_file
+from helpers import BLUE, RED, ROOT, command, load_script, prompt_file
 
 from lvdm.evaluation.ablation import read_ablation, trials_of
 
-SCRIPT = ROOT / "scripts" / "ablate.py"
-spec = importlib.util.spec_from_file_location("ablate", SCRIPT)
-ablate = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(ablate)
+ablate = load_script("ablate")
 
 FLAGS = "--config configs/inference_t2v_tiny.yaml --video_length 4 -n 2 --device cpu --precision fp32"
 
@@ -135,7 +131,7 @@ def test_what_is_measured_is_neither_made_nor_needed_again(made, results, tmp_pa
 def test_a_killed_ablation_goes_on(made, tmp_path, run, runs, monkeypatch):
     ablation, undisturbed = made
     output = tmp_path / "out"
-    words = [sys.executable, SCRIPT, ablation, "--output", output]
+    words = [sys.executable, "scripts/ablate.py", ablation, "--output", output]
     process = subprocess.Popen(words, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     while process.poll() is None and not list(output.glob("videos/[!.]*.json")):
         time.sleep(0.05)

@@ -7,7 +7,7 @@ import open_clip
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import DATA, ROOT, golden_json, with_golden_weights
+from helpers import DATA, ROOT, golden_json, with_golden_weights
 from safetensors.torch import save_file
 
 from lvdm.evaluation.encoders import model_encoders, open_clip_encoder

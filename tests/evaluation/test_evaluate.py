@@ -1,7 +1,6 @@
 """The command, on real results, files and folders."""
 
 import csv
-import importlib.util
 import json
 import os
 import shutil
@@ -12,18 +11,15 @@ from pathlib import Path
 import imageio.v3 as iio
 import numpy as np
 import pytest
-from conftest import RED, ROOT, prompt_file
-from conftest import command as videocrafter
+from helpers import RED, ROOT, load_script, prompt_file
+from helpers import command as videocrafter
 
 from lvdm.evaluation.measure import Measurement
 from lvdm.evaluation.plots import plot
 from lvdm.evaluation.report import differences_at_a_glance
 from lvdm.io.writers.video_files import open_files
 
-SCRIPT = ROOT / "scripts" / "evaluate.py"
-spec = importlib.util.spec_from_file_location("evaluate", SCRIPT)
-evaluate = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(evaluate)
+evaluate = load_script("evaluate")
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ from itertools import product
 from pathlib import Path
 
 import pytest
-from conftest import result_or_sentence
+from helpers import result_or_sentence
 from hypothesis import example, given
 from hypothesis import strategies as st
 from PIL import Image

@@ -1,7 +1,7 @@
 """The KL autoencoder against the originals."""
 
 import torch
-from conftest import assert_agrees, golden, golden_json, with_golden_weights
+from helpers import assert_agrees, golden, golden_json, with_golden_weights
 
 from lvdm.models.autoencoder import AutoencoderKL, DiagonalGaussian
 

@@ -7,7 +7,7 @@ import pickle
 import pytest
 import safetensors.torch
 import torch
-from conftest import DATA, ROOT
+from helpers import DATA, ROOT
 from omegaconf import OmegaConf
 
 from lvdm.io.configs import read_config

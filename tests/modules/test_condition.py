@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from conftest import assert_agrees, golden, golden_json, with_golden_weights
+from helpers import assert_agrees, golden, golden_json, with_golden_weights
 
 from lvdm.modules.encoders.condition import FrozenOpenCLIPEmbedder, FrozenOpenCLIPImageEmbedderV2, preprocess
 from lvdm.modules.encoders.resampler import Resampler

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from conftest import assert_agrees, golden, golden_json, with_golden_weights
+from helpers import assert_agrees, golden, golden_json, with_golden_weights
 from torch.utils.flop_counter import FlopCounterMode
 
 from lvdm.modules import attention

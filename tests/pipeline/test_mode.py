@@ -1,7 +1,7 @@
 from itertools import permutations, product
 
 import pytest
-from conftest import result_or_sentence
+from helpers import result_or_sentence
 from hypothesis import given
 from hypothesis import strategies as st
 

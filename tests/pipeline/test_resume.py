@@ -17,7 +17,7 @@ from pathlib import Path
 
 import imageio.v3 as iio
 import pytest
-from conftest import BLUE, RED, ROOT, command, one, prompt_file
+from helpers import BLUE, RED, ROOT, command, one, prompt_file
 from hypothesis import given, settings
 from hypothesis import strategies as st
 

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from conftest import ROOT, command, prompt_file
+from helpers import ROOT, command, prompt_file
 from torch import nn
 
 from lvdm.cli.options import parse_args

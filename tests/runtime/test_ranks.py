@@ -13,7 +13,7 @@ from pathlib import Path
 import imageio.v3 as iio
 import numpy as np
 import pytest
-from conftest import BLUE, RED, ROOT, command, one, prompt_file
+from helpers import BLUE, RED, ROOT, command, one, prompt_file
 
 from lvdm.runtime.distributed import Ranks
 

@@ -9,7 +9,7 @@ from itertools import count, islice
 import numpy as np
 import pytest
 import torch
-from conftest import assert_agrees, golden, golden_json, with_golden_weights
+from helpers import assert_agrees, golden, golden_json, with_golden_weights
 
 from lvdm.diffusion.conditioning import Conditioning
 from lvdm.diffusion.guidance import GuidedDenoiser

@@ -1,6 +1,5 @@
 """The benchmark measures what it says, and its arrangements compute the same."""
 
-import importlib.util
 import json
 import subprocess
 import sys
@@ -9,12 +8,10 @@ from itertools import islice
 
 import pytest
 import torch
-from conftest import ROOT, golden_json, with_golden_weights
+from helpers import ROOT, golden_json, load_script, with_golden_weights
 from PIL import Image
 
-SPEC = importlib.util.spec_from_file_location("benchmark", ROOT / "scripts/benchmark.py")
-benchmark = importlib.util.module_from_spec(SPEC)
-SPEC.loader.exec_module(benchmark)
+benchmark = load_script("benchmark")
 
 SMALL = ["--video_length", "4", "-n", "2", "--latents", "8", "12", "--device", "cpu"]
 

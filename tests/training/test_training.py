@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from conftest import ROOT
+from helpers import ROOT
 from torch.utils.data import default_collate
 
 from lvdm.data.captions import HELD_OUT_SCENES, SCENES, TRAINING_SCENES, Scene

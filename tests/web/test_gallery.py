@@ -3,7 +3,6 @@
 Every frame of the test videos says its number in black and white blocks: what is read is what is on the screen.
 """
 
-import importlib.util
 import io
 import json
 import re
@@ -18,7 +17,7 @@ from urllib.parse import unquote
 import imageio.v3 as iio
 import numpy as np
 import pytest
-from conftest import ROOT
+from helpers import ROOT, load_script
 from PIL import Image
 from playwright.sync_api import Browser, Locator, Page, sync_playwright
 
@@ -29,9 +28,7 @@ from lvdm.web.gallery.media import Clip, from_gif
 from lvdm.web.gallery.page import column_names, relative_url, script_json
 from lvdm.web.gallery.videos import find_videos, read_curves
 
-SPEC = importlib.util.spec_from_file_location("gallery", ROOT / "scripts/gallery.py")
-gallery = importlib.util.module_from_spec(SPEC)
-SPEC.loader.exec_module(gallery)
+gallery = load_script("gallery")
 
 HOSTILE = """</script><script>window.hacked = 1</script><img src=x onerror="window.hacked = 1"> "'&amp; {{data}} ü 雪"""
 AWKWARD = """a #1 100%41? "ü" '<b>' 雪"""
