@@ -3,13 +3,12 @@
 import hashlib
 import os
 import shutil
-import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
 
-from tqdm import tqdm
+from lvdm.runtime.progress import print_above
 
 VIDEO_SUFFIXES = (".mp4", ".gif", ".webm", ".mov", ".avi", ".mkv")
 
@@ -88,7 +87,7 @@ def set_aside(path: Path, error: Exception, *, with_it: Iterable[Path] = ()) -> 
         places = (file.with_name(f"{file.name}.damaged{number or ''}") for number in count())
         names.append(next(place for place in places if not place.exists()))
         file.replace(names[-1])
-    tqdm.write(f"warning: {error}; set aside: {', '.join(name.name for name in names)}", file=sys.stderr)
+    print_above(f"warning: {error}; set aside: {', '.join(name.name for name in names)}")
 
 
 def file_digest(path: str | Path) -> str:

@@ -1,7 +1,6 @@
 """Who runs the parts of a batch: one device, or the cores of a CPU, which each run a small U-Net best on their own."""
 
 import math
-import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -9,10 +8,10 @@ from typing import Protocol
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from lvdm.runtime.cpu import keep_freed_memory, usable_cores
 from lvdm.runtime.distributed import local_world_size
+from lvdm.runtime.progress import print_above
 
 SHARES = 4  # of a batch on a CPU, however many cores it has: how a batch is cut changes how sums are rounded
 
@@ -72,10 +71,9 @@ class Workers:
                     self.rows = max(1, asked.fitting(size))
                 return output
             self.rows = size // 2
-            tqdm.write(
+            print_above(
                 f"warning: out of memory with {size} rows in one forward (with guidance a window has two); "
-                f"goes on with {self.rows}",
-                file=sys.stderr,
+                f"goes on with {self.rows}"
             )
 
 

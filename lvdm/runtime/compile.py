@@ -1,12 +1,12 @@
 """A U-Net compiled by torch."""
 
-import sys
 from threading import Lock
 
 import torch
 from torch import Tensor, nn
 from torch._dynamo.exc import TorchDynamoException
-from tqdm import tqdm
+
+from lvdm.runtime.progress import print_above
 
 
 class Compiled:
@@ -27,7 +27,7 @@ class Compiled:
             return self.forward(*batch)
         with self.lock:
             if shapes not in self.known:
-                tqdm.write(f"compiling the U-Net for batches of {tuple(shapes[0])}: a minute or more", file=sys.stderr)
+                print_above(f"compiling the U-Net for batches of {tuple(shapes[0])}: a minute or more")
             try:
                 output = self.forward(*batch)
             except TorchDynamoException as error:

@@ -6,7 +6,6 @@ Ranks that share prompts instead make their videos alone, and leave together.
 
 import os
 import signal
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -17,9 +16,9 @@ from typing import TypeVar
 import torch
 import torch.distributed as dist
 from torch import Tensor
-from tqdm import tqdm
 
 from lvdm.runtime.errors import reason
+from lvdm.runtime.progress import print_above
 
 T = TypeVar("T")
 ENDLESS = timedelta(days=30)  # of waiting; Gloo adds it to the time of day
@@ -105,7 +104,7 @@ def _all_there() -> Iterator[None]:
         yield
     except RuntimeError as error:
         LAST_WORDS.acquire()
-        tqdm.write(f"error: another rank is gone; its torchrun names it ({reason(error)})", file=sys.stderr)
+        print_above(f"error: another rank is gone; its torchrun names it ({reason(error)})")
         os._exit(1)
 
 
