@@ -19,7 +19,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
-from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
@@ -34,6 +33,7 @@ from lvdm.io.files import remove
 from lvdm.pipeline.record import recorded_frames
 from lvdm.runtime.distributed import ALONE
 from lvdm.runtime.errors import one_line
+from lvdm.runtime.progress import print_above, progress_bar
 from lvdm.runtime.signals import Stop, Stopped, stop_on_signals
 from videocrafter_main import run
 
@@ -81,7 +81,9 @@ def make_and_measure(
     """Does what is not measured yet; returns how many videos failed. What fails is told, and the rest goes on."""
     left = [trial for trial in trials if kept(trial.identity, folder=folder) is None]
     failed = 0
-    with tqdm(total=len(trials), initial=len(trials) - len(left), desc="ablation", unit="video") as bar:
+    with progress_bar(
+        desc="ablation", total=len(trials), initial=len(trials) - len(left), unit="video", leave=True
+    ) as bar:
         for trial in left:
             bar.set_postfix_str(trial.experiment)
             try:
@@ -93,9 +95,7 @@ def make_and_measure(
                     if not keep_videos:
                         remove(trial.video.folder)
             except (ValueError, OSError, torch.OutOfMemoryError) as error:
-                tqdm.write(
-                    f"error: {trial.experiment}, {trial.video.prompt.text!r}: {one_line(error)}", file=sys.stderr
-                )
+                print_above(f"error: {trial.experiment}, {trial.video.prompt.text!r}: {one_line(error)}")
                 failed += 1
             stop.check()
             bar.update()

@@ -13,8 +13,6 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from tqdm import tqdm
-
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from lvdm.cli.command import Parser, says_errors
@@ -23,6 +21,7 @@ from lvdm.evaluation.measure import WINDOW, Instruments, Measurement, measure
 from lvdm.evaluation.plots import write_plots
 from lvdm.evaluation.reading import Source, UnreadableVideoError, find_sources, fingerprint, read_frames
 from lvdm.evaluation.report import Report, markdown, write
+from lvdm.runtime.progress import progress_bar
 
 
 def read_arguments() -> argparse.Namespace:
@@ -86,7 +85,10 @@ def run(
 ) -> tuple[list[tuple[Source, Measurement]], list[str]]:
     """The measurement of each video, and a sentence for each that cannot be read. Shows how far it is."""
     videos, problems = [], []
-    with tqdm(total=len(sources), unit=" videos") as bar, tqdm(unit=" frames", leave=False) as frames:
+    with (
+        progress_bar(desc="videos", total=len(sources), unit="video", leave=True) as bar,
+        progress_bar(desc="frames", unit=" frames") as frames,
+    ):
         for source in sources:
             bar.set_postfix_str(f"{source.experiment}: {source.name}"[:40])
             try:

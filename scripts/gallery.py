@@ -12,13 +12,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from tqdm import tqdm
-
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from lvdm.cli.command import Parser, says_errors
 from lvdm.evaluation.reading import BROKEN
 from lvdm.io.files import whole_file
+from lvdm.runtime.progress import progress_bar
 from lvdm.web.gallery.media import Clip, from_gif
 from lvdm.web.gallery.page import page
 from lvdm.web.gallery.videos import find_videos, read_curves
@@ -32,7 +31,7 @@ def write_gallery(args: argparse.Namespace, scratch: Path) -> str:
     videos, problems = find_videos(args.results)
     media = scratch if args.embed else output.with_name(f"{output.stem}_media")
     clips = {}
-    for video in tqdm(videos, desc="videos", leave=False, disable=None):
+    for video in progress_bar(videos, desc="videos", unit="video"):
         try:
             clips[video.folder] = Clip.read(video.file) if video.file.suffix == ".mp4" else from_gif(video.file, media)
         except BROKEN as error:

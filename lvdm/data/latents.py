@@ -6,9 +6,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.data import Dataset
-from tqdm import tqdm
 
 from lvdm.models.ddpm3d import LatentDiffusion
+from lvdm.runtime.progress import progress_bar
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ def encode_clips(model: LatentDiffusion, clips: Dataset) -> LatentClips:
     """
     latents, masks, captions, fps, pictures = [], [], [], [], []
     device = model.betas.device
-    for index in tqdm(range(len(clips)), desc="encoding", unit="clip"):
+    for index in progress_bar(range(len(clips)), desc="encoding", unit="clip", leave=True):
         clip = clips[index]
         encoded = model.encode(clip["video"].transpose(0, 1).to(device)).transpose(0, 1)
         latents.append(encoded.half().cpu())

@@ -10,10 +10,14 @@ LINE_INTERVAL = 10.0  # seconds between two lines of a bar, where stderr is not 
 
 
 class ProgressLines(tqdm):
-    """A tqdm bar that prints lines instead of redrawing one: at most one in LINE_INTERVAL, and its last state."""
+    """A tqdm bar that prints lines instead of redrawing one: at most one in LINE_INTERVAL, and one when it ends.
+
+    A bar that is not to stay (`leave`) prints nothing if it ends before its first line is due.
+    """
 
     def __init__(self, *arguments: object, leave: bool, total: int | None, **keywords: object) -> None:
-        self._last_line = 0.0 if leave else monotonic()  # a bar that stays also shows where it began
+        self._began = monotonic()
+        self._last_line = -LINE_INTERVAL if leave else self._began  # a bar that stays also shows where it began
         counts = (
             "{n_fmt}{unit} [{elapsed}"
             if total is None
@@ -34,13 +38,14 @@ class ProgressLines(tqdm):
         """Do nothing: a line that was printed stays."""
 
     def close(self) -> None:
-        """Print the last state as a line."""
+        """Print the last state as a line, unless the bar did not stay long enough to be seen."""
         if self.disable:
             return
         self.disable = True
         self._decr_instances(self)
         self._ema_dt = lambda: None  # makes the rate that of the whole time
-        self._print_line()
+        if self.leave or self._last_line > self._began:
+            self._print_line()
 
     def _print_line(self) -> None:
         self.fp.write(f"{self}\n")
@@ -60,7 +65,7 @@ def progress_bar(
     """Return a tqdm bar on stderr, to iterate over, or to `update` by hand within a `with` block.
 
     In a terminal it is redrawn in place. Elsewhere, for example in a log file, it prints a line every ten seconds and
-    one when it ends. Nothing is written to stdout. Messages in between belong into `print_above`.
+    one when it ends; less than ten seconds are not worth a line, unless `leave` is set. Nothing is written to stdout. Messages in between belong into `print_above`.
 
     Args:
         iterable: What to iterate over; None to `update` by hand.
@@ -68,7 +73,7 @@ def progress_bar(
         total: How many steps there are; None if that is unknown or known by the length of `iterable`.
         unit: What a step is called, "frame" for example.
         initial: How many steps were done before.
-        leave: Keep the bar in the terminal when it ends.
+        leave: Keep the bar in the terminal when it ends; in a log file also show its first state.
         disabled: Show nothing, as on all ranks but the first.
     """
     if total is None and hasattr(iterable, "__len__"):

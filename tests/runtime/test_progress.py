@@ -59,18 +59,24 @@ def test_a_bar_that_stays_shows_where_it_begins(monkeypatch):
 
 def test_without_a_total_the_steps_are_counted(monkeypatch):
     log = log_file(monkeypatch)
-    for _ in progress_bar(iter("abc"), desc="frames", unit=" frames"):
+    for _ in progress_bar(iter(range(30)), desc="frames", unit=" frames"):
         pass
-    assert re.fullmatch(r"frames: 3 frames \[\d\d:\d\d, .*\]\n", log.getvalue())
+    assert re.fullmatch(r"frames: 30 frames \[\d\d:\d\d, .*\]", log.getvalue().splitlines()[-1])
+
+
+def test_what_is_over_in_seconds_is_not_worth_a_line(monkeypatch):
+    log = log_file(monkeypatch)
+    for _ in progress_bar("abc", desc="passes"):
+        pass
+    assert log.getvalue() == ""
 
 
 def test_messages_are_lines_of_their_own(monkeypatch):
     log = log_file(monkeypatch)
-    with progress_bar(total=2, desc="passes") as bar:
-        bar.update()
+    with progress_bar(total=2, desc="passes", leave=True) as bar:
         print_above("warning: something")
-        bar.update()
-    message, last = log.getvalue().splitlines()
+        bar.update(2)
+    _, message, last = log.getvalue().splitlines()
     assert message == "warning: something"
     assert last.startswith("passes: 100%")
 
@@ -100,7 +106,7 @@ def test_other_ranks_show_nothing(monkeypatch, kind):
 def test_an_exception_leaves_the_last_state(monkeypatch):
     log = log_file(monkeypatch)
     with suppress(KeyboardInterrupt), progress_bar(total=50, desc="passes") as bar:
-        bar.update(7)
+        for _ in range(20):
+            bar.update()
         raise KeyboardInterrupt
-    assert log.getvalue().startswith("passes: 14% 7/50")
-    assert log.getvalue().count("\n") == 1
+    assert log.getvalue().splitlines()[-1].startswith("passes: 40% 20/50")
