@@ -1,5 +1,10 @@
 """Videos of any length from a 16-frame model, by FIFO-Diffusion: `python videocrafter_main.py --help`."""
 
+if __name__ == "__main__":  # before the imports that take seconds
+    from lvdm.runtime.interrupt import exit_on_interrupt
+
+    exit_on_interrupt()
+
 import sys
 import traceback
 from collections.abc import Sequence

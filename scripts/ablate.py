@@ -18,9 +18,14 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-import torch
-
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+if __name__ == "__main__":  # before the imports that take seconds
+    from lvdm.runtime.interrupt import exit_on_interrupt
+
+    exit_on_interrupt()
+
+import torch
 
 from lvdm.cli.command import Parser, says_errors
 from lvdm.evaluation.ablation import BASELINE, Trial, read_ablation, trials_of

@@ -5,6 +5,11 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
+if __name__ == "__main__":  # before the imports that take seconds
+    from lvdm.runtime.interrupt import exit_on_interrupt
+
+    exit_on_interrupt()
+
 from lvdm.cli.command import Parser, says_errors
 from lvdm.models.checkpoint import Differences, read_state_dict
 from lvdm.models.loading import build_on_meta, fitting_config

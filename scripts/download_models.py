@@ -6,6 +6,11 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
+if __name__ == "__main__":  # before the imports that take seconds
+    from lvdm.runtime.interrupt import exit_on_interrupt
+
+    exit_on_interrupt()
+
 from huggingface_hub import hf_hub_download
 from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 

@@ -15,6 +15,11 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+if __name__ == "__main__":  # before the imports that take seconds
+    from lvdm.runtime.interrupt import exit_on_interrupt
+
+    exit_on_interrupt()
+
 from lvdm.cli.command import Parser, says_errors
 from lvdm.evaluation.cache import measured
 from lvdm.evaluation.measure import WINDOW, Instruments, Measurement, measure

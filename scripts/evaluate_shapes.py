@@ -14,12 +14,17 @@ from dataclasses import asdict, astuple
 from itertools import islice
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+if __name__ == "__main__":  # before the imports that take seconds
+    from lvdm.runtime.interrupt import exit_on_interrupt
+
+    exit_on_interrupt()
+
 import imageio.v3 as iio
 import numpy as np
 import torch
 from torchvision.transforms.v2.functional import gaussian_blur
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from lvdm.cli.command import Parser, says_errors
 from lvdm.data.captions import HELD_OUT_SCENES, SCENES, Scene

@@ -4,9 +4,14 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-import torch
-
 sys.path.insert(0, str(Path(__file__).parent.parent))
+
+if __name__ == "__main__":  # before the imports that take seconds
+    from lvdm.runtime.interrupt import exit_on_interrupt
+
+    exit_on_interrupt()
+
+import torch
 
 from lvdm.cli.command import Parser, says_errors
 from lvdm.runtime.cpu import keep_freed_memory

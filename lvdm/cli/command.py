@@ -7,6 +7,7 @@ from functools import wraps
 from typing import NoReturn
 
 from lvdm.runtime.errors import one_line
+from lvdm.runtime.interrupt import EXIT_STATUS, MESSAGE, raising_on_interrupt
 
 
 class Parser(argparse.ArgumentParser):
@@ -21,12 +22,16 @@ class Parser(argparse.ArgumentParser):
 
 
 def says_errors(main: Callable[..., int]) -> Callable[..., int]:
-    """`main`, for which a ValueError or OSError is a line on stderr and exit status 2."""
+    """Let `main` end with a line on stderr and exit status 2 for a ValueError or OSError, and with 130 for Ctrl-C."""
 
     @wraps(main)
     def command(*arguments: object) -> int:
         try:
-            return main(*arguments)
+            with raising_on_interrupt():
+                return main(*arguments)
+        except KeyboardInterrupt:
+            print(MESSAGE, file=sys.stderr)
+            return EXIT_STATUS
         except (ValueError, OSError) as error:
             print(f"error: {one_line(error)}", file=sys.stderr)
             return 2

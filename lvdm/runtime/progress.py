@@ -65,7 +65,8 @@ def progress_bar(
     """Return a tqdm bar on stderr, to iterate over, or to `update` by hand within a `with` block.
 
     In a terminal it is redrawn in place. Elsewhere, for example in a log file, it prints a line every ten seconds and
-    one when it ends; less than ten seconds are not worth a line, unless `leave` is set. Nothing is written to stdout. Messages in between belong into `print_above`.
+    one when it ends; less than ten seconds are not worth a line, unless `leave` is set. Nothing is written to stdout.
+    Print messages in between with `print_above`.
 
     Args:
         iterable: What to iterate over; None to `update` by hand.
