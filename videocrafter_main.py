@@ -17,7 +17,8 @@ from lvdm.cli.command import says_errors
 from lvdm.cli.options import DTYPES, Options, check_writable, parse_args
 from lvdm.io.files import file_digest
 from lvdm.io.lock import folder_lock
-from lvdm.io.prompts import read_prompts, share
+from lvdm.io.prompt_file import read_prompts
+from lvdm.io.prompts import share
 from lvdm.models.loading import load_model
 from lvdm.pipeline.batch import Summary, forget_all, make_all
 from lvdm.pipeline.record import pass_log, progress_of, write_record

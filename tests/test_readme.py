@@ -9,7 +9,7 @@ import pytest
 from helpers import ROOT
 
 from lvdm.cli.options import parse_args
-from lvdm.io.prompts import read_prompts
+from lvdm.io.prompt_file import read_prompts
 from lvdm.pipeline.mode import TASKS, Mode
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")

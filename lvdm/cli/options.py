@@ -15,7 +15,8 @@ from lvdm.cli.command import Parser
 from lvdm.diffusion.schedule import SPACINGS, TRAIN_STEPS
 from lvdm.io.configs import read_config
 from lvdm.io.images import FITS
-from lvdm.io.prompts import LARGEST, LONGEST, safe_experiment
+from lvdm.io.prompt_file import LONGEST
+from lvdm.io.prompts import LARGEST, safe_experiment
 from lvdm.io.writers.mp4 import CRF
 from lvdm.pipeline.mode import Mode
 from lvdm.runtime.cpu import has_bf16_units

@@ -25,7 +25,8 @@ from lvdm.evaluation.measure import WINDOW
 from lvdm.evaluation.reading import Source
 from lvdm.io.configs import read_yaml
 from lvdm.io.files import file_digest
-from lvdm.io.prompts import Prompt, read_prompts
+from lvdm.io.prompt_file import read_prompts
+from lvdm.io.prompts import Prompt
 from lvdm.pipeline.video import Video, videos_of
 
 BASELINE = "baseline"

@@ -15,7 +15,7 @@ from helpers import load_script
 from lvdm.data.captions import BACKGROUNDS, HELD_OUT_SCENES, SCENES, SHAPES, Scene
 from lvdm.data.shape_reader import Reading, read_clip, score
 from lvdm.data.shapes import DIRECTIONS, render, trajectory
-from lvdm.io.prompts import read_prompts
+from lvdm.io.prompt_file import read_prompts
 
 evaluate_shapes = load_script("evaluate_shapes")
 

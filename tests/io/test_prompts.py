@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from lvdm.io.images import Picture
-from lvdm.io.prompts import Prompt, read_prompts, safe_experiment, share
+from lvdm.io.prompt_file import read_prompts
+from lvdm.io.prompts import Prompt, prompts_from_words, safe_experiment, share
 
 
 def write(folder, name, content):
@@ -275,3 +276,54 @@ def test_any_experiment_name_stays_inside_or_is_refused(tmp_path_factory, name):
     base = tmp_path_factory.getbasetemp()
     if result_or_sentence(lambda: safe_experiment(name), flag="--experiment") is not None:
         assert (base / name).resolve().parent == base.resolve()
+
+
+def test_prompts_from_words_are_those_of_a_file(pictures, monkeypatch):
+    monkeypatch.chdir(pictures)
+    texts = [" a cat; 4k", '{"0": "a cat", "64":"a dog"}', "a cat; 4k ", "two\r\nlines"]
+    from_words = prompts_from_words(texts, experiment="try.1")
+    from_file = read_prompts(write(pictures, "a.txt", "\n".join([*texts[:3], "two lines"])), experiment="try.1")
+    assert from_words == from_file
+    assert [prompt.folder for prompt in from_words] == [prompt.folder for prompt in from_file]
+    assert [prompt.repetition for prompt in from_words] == [0, 0, 1, 0]
+
+    images, texts = [Path("cat.png"), Path("below/a;b.png")], ["a cat", "a cat"]
+    from_words = prompts_from_words(texts, images, with_pictures=True)
+    lines = "cat.png;a cat\nbelow/a;b.png;a cat\n"
+    from_file = read_prompts(write(pictures, "b.txt", lines), with_pictures=True)
+    assert [prompt.folder for prompt in from_words] == [prompt.folder for prompt in from_file]
+    assert [prompt.picture.path for prompt in from_words] == images
+    one_for_all = prompts_from_words(texts, images[:1], with_pictures=True)
+    assert [(prompt.picture.path, prompt.repetition) for prompt in one_for_all] == [(images[0], 0), (images[0], 1)]
+
+
+def test_a_prompt_says_where_it_was_given(tmp_path):
+    (first, second) = read_prompts(write(tmp_path, "a.txt", "a cat\n\na cat\n"))
+    assert (first.where, second.where) == (f"line 1 of {tmp_path / 'a.txt'}", f"line 3 of {tmp_path / 'a.txt'}")
+    assert [prompt.where for prompt in prompts_from_words(["a", "b"])] == ["--prompt number 1", "--prompt number 2"]
+
+
+@pytest.mark.parametrize(
+    ("texts", "images", "with_pictures", "fault"),
+    [
+        (["a cat", " \n"], [], False, r"--prompt ' \n': is empty"),
+        (["{a cat}"], [], False, "--prompt '{a cat}': begins with '{', but is no JSON object"),
+        (['{"4": "a cat"}'], [], False, "a schedule of prompts begins with frame 0"),
+        (["caf\udce9"], [], False, r"--prompt 'caf\udce9': is not UTF-8"),
+        (["a\0b"], [], False, r"--prompt 'a\x00b': has a zero byte"),
+        (["cat.png;a cat"], [], False, "--prompt 'cat.png;a cat': names a picture; give it as --image FILE"),
+        (["a cat"], ["cat.png"], False, "--image 'cat.png': only --mode i2v"),
+        (["a cat"], [], True, "--image is given 0 times for 1 --prompt"),
+        (["a", "b", "c"], ["cat.png", "cat.png"], True, "--image is given 2 times for 3 --prompt"),
+        (["a cat"], ["dog.png"], True, "--image 'dog.png': there is no such picture; looked for dog.png"),
+        (["a cat"], ["a.txt"], True, "--image 'a.txt': cannot be read: its content is no PNG"),
+        (["a cat"], ["below"], True, "--image 'below': below is no file"),
+    ],
+)
+def test_a_bad_prompt_or_image_is_named(pictures, monkeypatch, texts, images, with_pictures, fault):
+    monkeypatch.chdir(pictures)
+    (pictures / "a.txt").write_text("a cat")
+    with pytest.raises(ValueError, match=re.escape(fault)) as caught:
+        prompts_from_words(texts, [Path(image) for image in images], with_pictures=with_pictures)
+    assert str(caught.value).startswith(("--prompt ", "--image "))
+    assert "\n" not in str(caught.value)
