@@ -1,4 +1,4 @@
-"""What a video is conditioned on, as tensors, and classifier-free guidance."""
+"""Hold what a video is conditioned on, as tensors."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -11,11 +11,16 @@ from lvdm.models.ddpm3d import LatentDiffusion
 
 @dataclass(frozen=True)
 class Conditioning:
-    """Contexts with the condition, one for each prompt of a schedule, (K, 1, L, D), and without it, (1, 1, L, D).
+    """Hold the contexts of all prompts of a video and choose each frame's.
 
-    Prompt k holds from frame `starts`[k] on, the first one before that too; it takes the place of the one before little
-    by little in `blend` frames. starts (K,) is on the CPU, as the numbers of frames are. fps (1,) is the frame rate.
-    With a model that takes pictures, all contexts end in image tokens: those of a picture, or of the blank one.
+    With a model that takes pictures, all contexts end in image tokens: those of a picture, or of a blank one.
+
+    Args:
+        contexts: (K, 1, L, D), one for each of the K prompts of a schedule.
+        starts: (K,) int64 on the CPU, the frame from which each prompt holds. The first one also holds before it.
+        blend: frames in which a prompt replaces the one before it, linearly; 0 is at once.
+        unconditional: (1, 1, L, D), what guidance leads away from.
+        fps: (1,), the frame rate that the model is told.
     """
 
     contexts: Tensor
@@ -34,7 +39,7 @@ class Conditioning:
         negative: str = "",
         blend: int = 0,
     ) -> "Conditioning":
-        """The prompts (from which frame on, which text) and no picture: all have the tokens of a blank, mid-grey one.
+        """Encode a schedule of (first frame, text); image tokens, if the model takes any, are those of a mid-grey picture.
 
         negative: the text that guidance leads away from.
         """
@@ -46,16 +51,16 @@ class Conditioning:
         return cls(contexts[:-1], starts, blend, contexts[-1:], torch.tensor([fps], device=contexts.device))
 
     def with_picture(self, tokens: Tensor) -> "Conditioning":
-        """The image tokens (1, 1, N, D) in the place of those that stand at the end of the contexts."""
+        """Return the same contexts with image tokens (1, 1, N, D) in place of those at their end."""
         text = self.contexts[:, :, : -tokens.shape[2]]
         return replace(self, contexts=torch.cat([text, tokens.expand(len(text), -1, -1, -1)], dim=2))
 
     def at(self, frames: Tensor) -> Tensor:
-        """The contexts (B, T, L, D) of frames with the numbers (B, T); (B, 1, L, D) if there is but one prompt."""
+        """Return the contexts (B, T, L, D) of frames with the numbers (B, T); (B, 1, L, D) if there is one prompt."""
         if len(self.contexts) == 1:
             return self.contexts.expand(len(frames), -1, -1, -1)
         contexts = self.contexts[:, 0]  # (K, L, D)
-        frames = frames.contiguous()  # bucketize warns of windows, which overlap
+        frames = frames.contiguous()  # bucketize warns about overlapping windows
         latest = (torch.bucketize(frames, self.starts, right=True) - 1).clamp(min=0)  # (B, T)
         share = ((frames - self.starts[latest] + 1) / (self.blend + 1)).clamp(0, 1)  # of the latest prompt
         share = torch.where(latest > 0, share, 1)[..., None, None].to(contexts, non_blocking=True)

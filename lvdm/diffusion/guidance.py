@@ -12,13 +12,16 @@ from lvdm.diffusion.conditioning import Conditioning
 from lvdm.runtime.batching import Workers
 from lvdm.runtime.distributed import ALONE, Ranks
 
+# x (B, C, T, H, W); timesteps and numbers of the frames in the video (B, T), on the CPU -> the network's output, like x
+Denoise = Callable[[Tensor, Tensor, Tensor], Tensor]
+
 
 @dataclass(frozen=True)
 class GuidedDenoiser:
-    """The U-Net under classifier-free guidance (Ho and Salimans 2022): e = e_uncond + scale (e_cond - e_uncond).
+    """Predict with the U-Net under classifier-free guidance (Ho and Salimans 2022, arXiv 2207.12598).
 
-    The ranks share the windows; both halves of a rank's windows, one behind the other, are the rows of one batch, which
-    its workers share. The meaning does not depend on either.
+    The prediction is e_uncond + scale (e_cond - e_uncond). Ranks share the windows of a pass; the two guidance halves
+    of each window are rows of one batch, which the workers of a rank share. Neither changes the result.
     """
 
     unet: Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
@@ -28,16 +31,20 @@ class GuidedDenoiser:
     ranks: Ranks = ALONE
 
     def with_picture(self, tokens: Tensor) -> "GuidedDenoiser":
+        """Return the same denoiser under other image tokens (1, 1, N, D)."""
         return replace(self, conditioning=self.conditioning.with_picture(tokens))
 
     def __call__(self, x: Tensor, timesteps: Tensor, frames: Tensor) -> Tensor:
-        """x (B, C, T, H, W) fp32; timesteps and numbers of the frames (B, T), on the CPU -> prediction like x, fp32."""
+        """Return the prediction for windows x (B, C, T, H, W), like x, in fp32.
+
+        timesteps, frames: (B, T) on the CPU, each frame's timestep and its number in the video.
+        """
         mine = self.ranks.share(len(x))
         output = x[mine] if mine.start == mine.stop else self.predict(x[mine], timesteps[mine], frames[mine])
         return self.ranks.gather(output, len(x))
 
     def predict(self, x: Tensor, timesteps: Tensor, frames: Tensor) -> Tensor:
-        """The same, of this rank's windows alone."""
+        """Return the prediction for windows of this rank alone; arguments as of `__call__`."""
         context = self.conditioning.at(frames)
         contexts = [context] if self.scale == 1 else [context, self.conditioning.unconditional.expand_as(context)]
         halves = len(contexts)
@@ -50,8 +57,11 @@ class GuidedDenoiser:
         return output if halves == 1 else torch.lerp(output[1::2], output[::2], self.scale)
 
     def predict_rows(self, halves: int, x: Tensor, timesteps: Tensor, contexts: Tensor, fps: Tensor) -> Tensor:
-        """What the U-Net predicts for some rows. It is given a window whose two halves are among them only once, with
-        two contexts: the halves differ in nothing else."""
+        """Return what the U-Net predicts for some rows of a batch.
+
+        The halves of a window differ only in their context: if both are among the rows, the U-Net gets the window once,
+        with two contexts.
+        """
         halves = halves if len(x) % halves == 0 else 1
         contexts = rearrange(contexts, "(windows halves) t l d -> (halves windows) t l d", halves=halves)
         # Channels last: one layout for convolutions over space, convolutions over time and tokens, without copies.

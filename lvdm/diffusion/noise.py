@@ -1,6 +1,6 @@
-"""Noise drawn by key instead of from a stream.
+"""Draw noise by key instead of from a stream.
 
-Every Gaussian is a function of (seed, prompt, repetition) and of what it is for: purpose, frame, level. A frame's noise
+Every Gaussian is a function of (seed, prompt, repetition) and of its purpose, frame and level. A frame's noise
 therefore does not depend on the batch layout, the order of the prompts, the number of processes or a restart.
 """
 
@@ -14,17 +14,21 @@ from torch import Tensor
 
 
 class Noise(Protocol):
-    """A source of Gaussians for the frames of one video."""
+    """Provide Gaussians for the frames of one video."""
 
     def draw(self, purpose: str, frames: Sequence[int], levels: Sequence[int]) -> Tensor:
-        """One Gaussian per (frame, level), (1, C, len(frames), h, w)."""
+        """Return one Gaussian for each (frame, level), (1, C, len(frames), h, w)."""
 
 
 @dataclass(frozen=True)
 class KeyedNoise:
-    """The noise of one video. `shape` is that of one latent frame, (C, h, w); draws are fp32 on `device`.
+    """Draw the noise of one video, in fp32 on `device`.
 
-    Numbers are drawn on the CPU, so a video's noise is the same on every device.
+    Numbers are drawn on the CPU, so that a video's noise is the same on every device.
+
+    Args:
+        seed, prompt, repetition: what tells this video from others; repetition numbers equal prompts of a file.
+        shape: (C, h, w) of one latent frame.
     """
 
     seed: int

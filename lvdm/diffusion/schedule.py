@@ -1,28 +1,30 @@
-"""DDIM (Song et al. 2021, arXiv 2010.02502): a schedule's tables, its one step, and the sampling of a whole clip."""
+"""Define the noise levels that a sampler visits and the mathematics between them.
 
-from collections.abc import Callable, Iterator
+Training, base clip and queue use the same functions: `q_sample` adds noise, `x0_and_eps` reads what the network
+predicted, and `step` goes from any level to any lower one.
+"""
+
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-if TYPE_CHECKING:
-    from lvdm.models.ddpm3d import LatentDiffusion
+from lvdm.models.ddpm3d import LatentDiffusion
 
 TRAIN_STEPS = 1000  # noise levels that every VideoCrafter model was trained on
-
-# x (B, C, T, H, W); timesteps and numbers of the frames in the video (B, T), on the CPU -> the network's output, like x
-Denoise = Callable[[Tensor, Tensor, Tensor], Tensor]
+CLEAN = -1  # the level below level 0: the end of the last step, where the signal share is that of timestep 0
 
 
 def fifo_spacing(steps: int, train_steps: int = TRAIN_STEPS) -> Tensor:
-    """`steps` timesteps evenly from 0 to the last one, (S,) int64: FIFO-Diffusion's spacing."""
+    """Return FIFO-Diffusion's timesteps, (S,) int64: `steps` of them, evenly from 0 to the last one."""
     return torch.linspace(0, train_steps - 1, steps, dtype=torch.float64).round().long()
 
 
 def videocrafter_spacing(steps: int, train_steps: int = TRAIN_STEPS) -> Tensor:
-    """VideoCrafter's own spacing: every (train_steps // steps)-th timestep, from 1; these may be more than `steps`."""
+    """Return VideoCrafter's own timesteps, (S,) int64: every (train_steps // steps)-th one, beginning with 1.
+
+    These may be more than `steps`: 67 for 64 steps of 1000.
+    """
     return (torch.arange(0, train_steps, max(1, train_steps // steps)) + 1).clamp(max=train_steps - 1)
 
 
@@ -30,30 +32,37 @@ SPACINGS = {"fifo": fifo_spacing, "videocrafter": videocrafter_spacing}
 
 
 @dataclass(frozen=True)
-class DDIMSchedule:
-    """Tables of S noise levels, cleanest first, on the CPU, as levels are: each (S,) fp32 but the timesteps.
+class NoiseSchedule:
+    """Hold S noise levels, numbered from 0 (cleanest) to S - 1, and compute what happens between them.
 
-    A step at level i goes from `alphas[i]` to `alphas_prev[i]`, the cumulated signal shares of this level and the one
-    below, adding noise of deviation `sigmas[i]`. `scales` multiply the signal (1 everywhere unless the model was
-    trained with `use_scale`). `parameterization` is what the network predicts, "eps" or "v".
+    All tables are on the CPU, where levels are too; latents may be on any device.
+
+    Args:
+        timesteps: (S,) int64, what the network is told about each level.
+        alphas: (S + 1,) float64, the cumulated signal share of CLEAN and of each level behind it ("alpha bar" of DDPM).
+        scales: (S + 1,) float64, by which the signal was multiplied in training; 1 unless the model has `use_scale`.
+        eta: stochasticity of a step: 0 is DDIM, 1 is DDPM.
+        parameterization: what the network predicts, "eps" or "v".
     """
 
     timesteps: Tensor
     alphas: Tensor
-    alphas_prev: Tensor
-    sigmas: Tensor
     scales: Tensor
-    scales_prev: Tensor
+    eta: float
     parameterization: str
 
     @classmethod
     def of_model(
-        cls, model: "LatentDiffusion", steps: int, *, eta: float, spacing: str = "fifo", use_scale: bool = True
-    ) -> "DDIMSchedule":
-        """The schedule of a model; `use_scale` honours the signal scales of a model that was trained with them."""
+        cls, model: LatentDiffusion, timesteps: Tensor, *, eta: float, use_scale: bool = True
+    ) -> "NoiseSchedule":
+        """Return the levels at `timesteps` (S,) of a model.
+
+        Args:
+            use_scale: whether the signal scales of a model that was trained with them are honoured.
+        """
         return cls.from_tables(
             model.alphas_cumprod,
-            SPACINGS[spacing](steps, len(model.alphas_cumprod)),
+            timesteps,
             eta=eta,
             parameterization=model.parameterization,
             signal_scales=model.scale_arr if use_scale and model.use_scale else None,
@@ -68,66 +77,81 @@ class DDIMSchedule:
         eta: float,
         parameterization: str = "eps",
         signal_scales: Tensor | None = None,
-    ) -> "DDIMSchedule":
-        """The levels at `timesteps` (S,) of a model's `alphas_cumprod` and, with `use_scale`, its `scale_arr`."""
+    ) -> "NoiseSchedule":
+        """Return the levels at `timesteps` (S,) of tables with an entry for each training timestep."""
+        visited = torch.cat([torch.zeros(1, dtype=torch.long), timesteps.cpu()])
         scales = torch.ones_like(alphas_cumprod) if signal_scales is None else signal_scales
-        alphas, scales = alphas_cumprod.cpu().double(), scales.cpu().double()
-        alpha, scale = alphas[timesteps], scales[timesteps]
-        alpha_prev, scale_prev = torch.cat([alphas[:1], alpha[:-1]]), torch.cat([scales[:1], scale[:-1]])
-        sigma = eta * ((1 - alpha_prev) / (1 - alpha) * (1 - alpha / alpha_prev)).sqrt()
-        tables = (table.float() for table in (alpha, alpha_prev, sigma, scale, scale_prev))
-        return cls(timesteps, *tables, parameterization)
+        alphas, scales = (table.cpu().double()[visited] for table in (alphas_cumprod, scales))
+        return cls(timesteps, alphas, scales, eta, parameterization)
 
     def __len__(self) -> int:
         return len(self.timesteps)
 
     @property
+    def stochastic(self) -> bool:
+        """Whether steps need noise."""
+        return self.eta > 0
+
+    @property
     def ends_in_place(self) -> bool:
-        """Whether a step at level 0 changes nothing: the spacing starts at timestep 0 and has nowhere to go."""
+        """Whether a step from level 0 to CLEAN changes nothing, because level 0 is at timestep 0 already."""
         return bool(self.timesteps[0] == 0)
 
-    def noised(self, x0: Tensor, level: Tensor, noise: Tensor) -> Tensor:
-        """Clean latents x0 (B, C, T, H, W) brought to the noise levels (B, T)."""
-        tables = (per_frame(table, level) for table in (self.alphas, self.scales))
-        alpha, scale = (table.to(x0.device, non_blocking=True) for table in tables)
+    def q_sample(self, x0: Tensor, level: Tensor, noise: Tensor) -> Tensor:
+        """Return clean latents x0 (B, C, T, H, W) with noise of the levels (B, T) (DDPM, arXiv 2006.11239, eq. 4)."""
+        alpha, scale = self._signal(level, x0.device)
         return alpha.sqrt() * scale * x0 + (1 - alpha).sqrt() * noise
 
-    def step(self, x: Tensor, output: Tensor, level: Tensor, noise: Tensor | None) -> Tensor:
-        """One step down for x (B, C, T, H, W), each frame from its own level (B, T), in fp32 (DDIM, equation 12).
+    def target(self, x0: Tensor, level: Tensor, noise: Tensor) -> Tensor:
+        """Return what the network shall predict for `q_sample(x0, level, noise)`, like x0 (B, C, T, H, W).
 
-        `noise` may be None where every sigma is zero (eta 0).
+        v is sqrt(alpha) eps - sqrt(1 - alpha) x0 (Salimans and Ho 2022, arXiv 2202.00512).
         """
-        alpha, alpha_prev, sigma, scale, scale_prev = (
-            per_frame(table, level).to(x.device, non_blocking=True)
-            for table in (self.alphas, self.alphas_prev, self.sigmas, self.scales, self.scales_prev)
-        )
-        x, output = x.float(), output.float()
+        if self.parameterization == "eps":
+            return noise
+        alpha, scale = self._signal(level, x0.device)
+        return alpha.sqrt() * noise - (1 - alpha).sqrt() * scale * x0
+
+    def x0_and_eps(self, x: Tensor, output: Tensor, level: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the clean latents and the noise that the network's `output` for x (B, C, T, H, W) means.
+
+        level: (B, T). The clean latents are without the signal scale of the level.
+        """
+        alpha, scale = self._signal(level, x.device)
         if self.parameterization == "v":
             eps = alpha.sqrt() * output + (1 - alpha).sqrt() * x
             x0 = alpha.sqrt() * x - (1 - alpha).sqrt() * output
         else:
             eps = output
             x0 = (x - (1 - alpha).sqrt() * eps) / alpha.sqrt()
-        x_prev = alpha_prev.sqrt() * scale_prev * (x0 / scale) + (1 - alpha_prev - sigma.square()).sqrt() * eps
-        return x_prev if noise is None else x_prev + sigma * noise
+        return x0 / scale, eps
+
+    def step(
+        self, x: Tensor, output: Tensor, level: Tensor, next_level: Tensor, noise: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        """Take x (B, C, T, H, W) from its levels to lower ones (DDIM, arXiv 2010.02502, eq. 12), in fp32.
+
+        Args:
+            output: what the network predicted for x, like x.
+            level, next_level: (B, T), each frame's own; next_level may be CLEAN.
+            noise: Gaussians like x; may be None if eta is 0.
+
+        Returns:
+            x at `next_level`, and the clean latents x0 that were predicted on the way, both like x.
+        """
+        x0, eps = self.x0_and_eps(x.float(), output.float(), level)
+        alpha, alpha_next = self.alphas[level + 1], self.alphas[next_level + 1]
+        sigma = self.eta * ((1 - alpha_next) / (1 - alpha) * (1 - alpha / alpha_next)).sqrt()
+        sigma = per_frame(sigma, x.device)
+        alpha_next, scale_next = self._signal(next_level, x.device)
+        x_next = alpha_next.sqrt() * scale_next * x0 + (1 - alpha_next - sigma.square()).sqrt() * eps
+        return x_next if noise is None else x_next + sigma * noise, x0
+
+    def _signal(self, level: Tensor, device: torch.device) -> tuple[Tensor, Tensor]:
+        """Return signal share and scale of the levels (B, T), each (B, 1, T, 1, 1) on `device`."""
+        return per_frame(self.alphas[level + 1], device), per_frame(self.scales[level + 1], device)
 
 
-def per_frame(table: Tensor, level: Tensor) -> Tensor:
-    """The entries of `table` (S,) at `level` (B, T), shaped (B, 1, T, 1, 1) for latents (B, C, T, H, W)."""
-    return table[level][:, None, :, None, None]
-
-
-def sample_clip(
-    denoise: Denoise, schedule: DDIMSchedule, x: Tensor, *, noise: Callable[[int], Tensor | None]
-) -> Iterator[Tensor]:
-    """Sample a clip from x (B, C, T, H, W) ~ N(0, I), all frames at one level; yields the latents after every step.
-
-    `noise(level)` is the Gaussian of the step at that level, like x, or None. A last step that would change nothing is
-    not taken.
-    """
-    frames = torch.arange(x.shape[2]).expand(x.shape[0], -1)
-    for level in reversed(range(int(schedule.ends_in_place), len(schedule))):
-        levels = torch.full_like(frames, level)
-        output = denoise(x, schedule.timesteps[levels], frames)
-        x = schedule.step(x, output, levels, noise(level))
-        yield x
+def per_frame(values: Tensor, device: torch.device) -> Tensor:
+    """Return numbers (B, T), one a frame, in fp32 and shaped (B, 1, T, 1, 1) for latents (B, C, T, H, W)."""
+    return values.float()[:, None, :, None, None].to(device, non_blocking=True)

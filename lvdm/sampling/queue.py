@@ -1,4 +1,4 @@
-"""The queue of FIFO-Diffusion: one latent frame per slot, each at a noise level of its own, cleanest first."""
+"""Hold FIFO-Diffusion's queue: one latent frame per slot, each at a noise level of its own, cleanest first."""
 
 from dataclasses import dataclass, replace
 
@@ -6,18 +6,20 @@ import torch
 from torch import Tensor
 
 from lvdm.diffusion.noise import Noise
-from lvdm.diffusion.schedule import DDIMSchedule
+from lvdm.diffusion.schedule import NoiseSchedule
 
 
 @dataclass(frozen=True)
 class LatentQueue:
-    """Latents (1, C, slots, h, w) fp32, their noise levels (slots,) and frame numbers (slots,), both int64.
-
-    Levels and frame numbers are on the CPU wherever the latents are: who asks for them does not wait for a device.
+    """Hold the latents of all slots with their noise levels and frame numbers.
 
     A window reads `window` slots and denoises the last `stride` of them; `window - stride` clean slots stand in front,
     as context for the first window. Stride window/2 is lookahead denoising, stride window is none. Frame 0 is the first
     of the video; the S - window frames before it are warm-up and have negative numbers.
+
+    Args:
+        latents: (1, C, slots, h, w) fp32.
+        levels, frames: (slots,) int64, on the CPU wherever the latents are, so that reading them waits for no device.
     """
 
     latents: Tensor
@@ -28,12 +30,12 @@ class LatentQueue:
 
     @classmethod
     def from_clip(
-        cls, clip: Tensor, schedule: DDIMSchedule, *, noise: Noise, stride: int, uniform: bool = False
+        cls, clip: Tensor, schedule: NoiseSchedule, *, noise: Noise, stride: int, uniform: bool = False
     ) -> "LatentQueue":
-        """The first queue, from a clean clip (1, C, window, h, w).
+        """Fill the first queue from a clean clip (1, C, window, h, w).
 
-        By default the last `window` slots hold the clip and those before it its first frame; with `uniform` latents the
-        clip is spread evenly over the queue.
+        By default the last `window` slots hold the clip and those before it its first frame. With `uniform` the clip is
+        spread evenly over the queue (uniform latents of FIFO-Diffusion+).
         """
         window, length = clip.shape[2], len(schedule)
         slots = torch.arange(-(window - stride), length)
@@ -41,7 +43,7 @@ class LatentQueue:
         frames = slots - (length - window)
         source = levels // (length // window) if uniform else frames.clamp(min=0)
         drawn = noise.draw("queue", frames.tolist(), levels.tolist())
-        return cls(schedule.noised(clip[:, :, source], levels[None], drawn), levels, frames, window, stride)
+        return cls(schedule.q_sample(clip[:, :, source], levels[None], drawn), levels, frames, window, stride)
 
     @property
     def slots(self) -> int:
@@ -49,7 +51,7 @@ class LatentQueue:
 
     @property
     def active(self) -> slice:
-        """The slots that a pass denoises; those in front are clean and only looked at."""
+        """The slots that a pass denoises; those in front are clean context, which is only read."""
         return slice(self.window - self.stride, None)
 
     @property
@@ -59,19 +61,23 @@ class LatentQueue:
 
     @property
     def head_frame(self) -> int:
+        """The number of the frame at the head."""
         return int(self.frames[self.window - self.stride])
 
     def windows(self) -> tuple[Tensor, Tensor, Tensor]:
-        """What each of the W windows reads: latents (W, C, window, h, w), levels and frame numbers (W, window)."""
+        """Return what the W windows read: latents (W, C, window, h, w), levels and frame numbers (W, window)."""
         latents = self.latents[0].unfold(1, self.window, self.stride)  # (C, W, h, w, window)
         levels, frames = (numbers.unfold(0, self.window, self.stride) for numbers in (self.levels, self.frames))
         return latents.permute(1, 0, 4, 2, 3), levels, frames
 
     def write_back(self, denoised: Tensor) -> "LatentQueue":
-        """The queue with `denoised` (1, C, S, h, w) in its active slots."""
+        """Return the queue with `denoised` (1, C, S, h, w) in its active slots."""
         front = self.latents[:, :, : self.window - self.stride]
         return replace(self, latents=torch.cat([front, denoised], dim=2))
 
     def shift(self, tail: Tensor) -> "LatentQueue":
-        """Every frame one slot and level further, the foremost gone, `tail` (1, C, 1, h, w) ~ N(0, I) at the end."""
+        """Return the queue with the foremost frame gone, all others one slot and level on, and `tail` behind them.
+
+        tail: (1, C, 1, h, w) ~ N(0, I).
+        """
         return replace(self, latents=torch.cat([self.latents[:, :, 1:], tail], dim=2), frames=self.frames + 1)

@@ -1,7 +1,7 @@
-"""Q-caches: queries of an encoder attention replayed in the decoder attention of the same resolution.
+"""Replay queries of an encoder attention in the decoder attention of the same resolution (Q-caches, FIFO-Diffusion+).
 
-FIFO-Diffusion+: Q* = (1 - w) Q_decoder + w Q_encoder within one forward of the U-Net. The U-Net knows nothing of it: a
-tap on each paired attention's queries is attached on entering `reuse_queries` and removed on leaving it.
+Q* = (1 - w) Q_decoder + w Q_encoder within one forward of the U-Net. The U-Net knows nothing of it: a tap on each
+paired attention's queries is attached on entering `reuse_queries` and removed on leaving it.
 """
 
 import threading
@@ -20,7 +20,13 @@ TRANSFORMERS = {"ST": SpatialTransformer, "TT": TemporalTransformer}
 
 @dataclass(frozen=True)
 class QueryReuse:
-    """Which queries are replayed: `transformer` "ST" or "TT", `attention` "attn1" or "attn2", `weight` in 0..1."""
+    """Say which queries are replayed.
+
+    Args:
+        transformer: "ST" (spatial) or "TT" (temporal).
+        attention: "attn1" or "attn2".
+        weight: share of the encoder's query, 0 to 1.
+    """
 
     transformer: str
     attention: str
@@ -36,7 +42,7 @@ class QueryReuse:
 
 
 class Memory(threading.local):
-    """The queries that one encoder attention made last; every thread that runs the U-Net has its own."""
+    """Keep the queries that one encoder attention made last, apart for every thread that runs the U-Net."""
 
     queries: Tensor
 
@@ -47,7 +53,7 @@ class Memory(threading.local):
 
 @dataclass(frozen=True)
 class Replay:
-    """Blends a decoder attention's queries with the recorded ones."""
+    """Blend a decoder attention's queries with the recorded ones."""
 
     memory: Memory
     weight: float
@@ -57,7 +63,7 @@ class Replay:
 
 
 def block_pairs(unet: UNetModel, transformer: str) -> list[tuple[int, int]]:
-    """(decoder block, encoder block) for every decoder block that replays queries, by index.
+    """Return (decoder block, encoder block), by index, for every decoder block that replays queries.
 
     Within a level the j-th decoder block takes the j-th encoder block from the end; the last one, one more than the
     encoder has, repeats the first encoder block.
@@ -84,7 +90,7 @@ def block_pairs(unet: UNetModel, transformer: str) -> list[tuple[int, int]]:
 
 
 def attention_of(block: torch.nn.Module, rule: QueryReuse) -> list[CrossAttention]:
-    """The attentions that `rule` names in one U-Net block, one for each transformer layer."""
+    """Return the attentions that `rule` names in one U-Net block, one for each transformer layer."""
     kind = TRANSFORMERS[rule.transformer]
     return [
         getattr(layer, rule.attention)
@@ -96,7 +102,7 @@ def attention_of(block: torch.nn.Module, rule: QueryReuse) -> list[CrossAttentio
 
 @contextmanager
 def reuse_queries(unet: UNetModel, rule: QueryReuse | None) -> Iterator[None]:
-    """Within this context every forward of `unet` replays queries by `rule`; None changes nothing."""
+    """Make every forward of `unet` within this context replay queries by `rule`; None changes nothing."""
     memories: dict[CrossAttention, Memory] = {}
     tapped: list[CrossAttention] = []
     try:
