@@ -1,4 +1,4 @@
-"""What all commands share: flags that are read strictly, and errors that are one line on stderr with exit status 2."""
+"""Read flags strictly, and end with one line on stderr and exit status 2 where something is wrong with them."""
 
 import argparse
 import sys
@@ -11,18 +11,29 @@ from lvdm.runtime.interrupt import EXIT_STATUS, MESSAGE, raising_on_interrupt
 
 
 class Parser(argparse.ArgumentParser):
-    """Its errors are ValueErrors of one line. An abbreviated flag is one. The description keeps its lines."""
+    """Read flags strictly: an abbreviated flag is an error, and errors are ValueErrors of one line.
 
-    def __init__(self, description: str | None, *, epilog: str | None = None) -> None:
-        raw = argparse.RawDescriptionHelpFormatter
-        super().__init__(description=description, epilog=epilog, formatter_class=raw, allow_abbrev=False)
+    Args:
+        description: what `--help` begins with; its line ends are kept.
+        argument_default: what a flag that is not given is worth; argparse.SUPPRESS leaves it out.
+        add_help: whether there is a `--help`.
+    """
+
+    def __init__(self, description: str | None, *, argument_default: object = None, add_help: bool = True) -> None:
+        super().__init__(
+            description=description,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            allow_abbrev=False,
+            argument_default=argument_default,
+            add_help=add_help,
+        )
 
     def error(self, message: str) -> NoReturn:
         raise ValueError(one_line(message))
 
 
 def says_errors(main: Callable[..., int]) -> Callable[..., int]:
-    """Let `main` end with a line on stderr and exit status 2 for a ValueError or OSError, and with 130 for Ctrl-C."""
+    """Make `main` print a ValueError or OSError as one line on stderr and return 2; for Ctrl-C it returns 130."""
 
     @wraps(main)
     def command(*arguments: object) -> int:

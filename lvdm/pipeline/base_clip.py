@@ -1,7 +1,8 @@
-"""The base clip: f frames sampled as the model was trained, from which the queue is filled."""
+"""Sample the base clip of a video, or read it from where an earlier run kept it."""
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
 
@@ -9,63 +10,60 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
-from tqdm import tqdm
 
-from lvdm.cli.options import Options
-from lvdm.diffusion.noise import KeyedNoise, Noise
-from lvdm.diffusion.schedule import DDIMSchedule, Denoise, sample_clip
-from lvdm.io.configs import read_config
+from lvdm.diffusion.noise import KeyedNoise
 from lvdm.io.files import DamagedFileError, read_sealed, set_aside, write_sealed
-from lvdm.io.prompts import Prompt
-from lvdm.runtime.signals import Stop
+from lvdm.pipeline.conditions import Conditions
+from lvdm.pipeline.options import BASE_CLIP
+from lvdm.pipeline.run import Run
+from lvdm.pipeline.settings import identity_of
+from lvdm.pipeline.video import Video
+from lvdm.runtime.progress import progress_bar
+from lvdm.sampling.base_clip import sample_clip, steps_of
 
 
-def sample_base_clip(denoise: Denoise, schedule: DDIMSchedule, *, frames: int, noise: Noise, stop: Stop) -> Tensor:
-    """A clean clip (1, C, frames, h, w), with a progress bar; Stopped if `stop` says so."""
-    numbers = range(frames)
-    x = noise.draw("base", numbers, [len(schedule)] * frames)
-    stochastic = bool(schedule.sigmas.any())
-
-    def step_noise(level: int) -> Tensor | None:
-        return noise.draw("base step", numbers, [level] * frames) if stochastic else None
-
-    steps = sample_clip(denoise, schedule, x, noise=step_noise)
-    total, first = len(schedule) - schedule.ends_in_place, stop.ranks.first
-    for latents in tqdm(steps, total=total, desc="base clip", leave=False, disable=not first):
-        x = latents
-        stop.check()
-    return x
+def kept_base_clip(run: Run, video: Video, conditions: Conditions) -> Tensor:
+    """Return the base clip (1, C, f, h, w) of a video, and keep it for other videos that begin with it."""
+    path = base_clip_path(base_clip_key(video, conditions.noise), video.base_clips)
+    clip = run.ranks.from_first(lambda: read_base_clip(path))
+    if clip is None:
+        clip = sample_base_clip(run, conditions)
+        if run.ranks.first:
+            write_base_clip(path, clip)
+    return clip.to(run.device)
 
 
-def base_clip_key(options: Options, noise: KeyedNoise, *, digest: str, prompt: Prompt) -> dict:
-    """Everything that changes the base clip; `digest` is the checkpoint's."""
-    within = [(start, text) for start, text in prompt.schedule if start < options.video_length]
-    return {
-        "picture": prompt.picture and (prompt.picture.digest, options.image_fit),
-        "prompts": (within, options.prompt_blend if len(within) > 1 else 0, options.negative_prompt),
-        "checkpoint": digest,
-        "model": read_config(options.config)["model"],
+def sample_base_clip(run: Run, conditions: Conditions) -> Tensor:
+    """Sample a clean clip (1, C, f, h, w), with a progress bar; Stopped if a signal asks for it."""
+    schedule = run.base_schedule()
+    steps = sample_clip(
+        conditions.denoise, schedule, frames=run.options.video_length, noise=conditions.noise
+    )
+    for clip in progress_bar(steps, total=steps_of(schedule), desc="base clip", disabled=not run.ranks.first):
+        run.stop.check()
+    return clip
+
+
+def base_clip_key(video: Video, noise: KeyedNoise) -> dict[str, object]:
+    """Return everything that changes the base clip of a video."""
+    within = tuple((start, text) for start, text in video.prompt.schedule if start < video.options.video_length)
+    prompt = replace(video.prompt, scheduled=within)
+    return identity_of(video.options, prompt, video.contents, affects=BASE_CLIP) | {
+        "prompts": within,
+        "picture": prompt.picture and prompt.picture.digest,
         "noise": (noise.seed, noise.prompt, noise.repetition, noise.shape),
-        "video_length": options.video_length,
-        "steps": options.steps,
-        "base_spacing": options.base_spacing,
-        "eta": options.eta,
-        "unconditional_guidance_scale": options.unconditional_guidance_scale,
-        "fps": options.fps,
-        "precision": options.precision,
-        "device": torch.device(options.device).type,
         "torch": torch.__version__,
     }
 
 
-def base_clip_path(key: Mapping, folder: Path) -> Path:
-    """Where in `folder` the base clip of `key` is kept: used again, it changes nothing but the time."""
+def base_clip_path(key: Mapping[str, object], folder: Path) -> Path:
+    """Return where in `folder` the base clip of `key` is kept."""
     text = json.dumps(dict(key), sort_keys=True, default=str)
     return folder / f"{sha256(text.encode('utf-8', 'surrogatepass')).hexdigest()[:32]}.latents"
 
 
 def read_base_clip(path: Path) -> Tensor | None:
-    """The clip (1, C, f, h, w), on the CPU; None if there is none. A damaged file is set aside, with a warning."""
+    """Read a clip (1, C, f, h, w) to the CPU; None if there is none. A damaged file is set aside, with a warning."""
     try:
         return load(read_sealed(path))["latents"]
     except FileNotFoundError:
@@ -76,7 +74,7 @@ def read_base_clip(path: Path) -> Tensor | None:
 
 
 def write_base_clip(path: Path, latents: Tensor) -> None:
-    """OSError, with the flag's name, if it cannot be written."""
+    """Write a clip; OSError, with the flag's name, if it cannot be written."""
     try:
         write_sealed(path, save({"latents": latents.contiguous().cpu()}))
     except OSError as error:

@@ -1,4 +1,4 @@
-"""What a run says: of each video in a JSON file beside it, of its passes in a log."""
+"""Write down what a run did: of each video in a JSON file beside it, of its passes in a log."""
 
 import json
 import math
@@ -8,14 +8,13 @@ import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import fields
 from datetime import datetime, timezone
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from lvdm.cli.options import Options
 from lvdm.io.files import whole_file
+from lvdm.pipeline.settings import settings_of
 from lvdm.pipeline.state import RunState, check_same, saved_state
 from lvdm.pipeline.video import Video
 
@@ -23,14 +22,14 @@ PACKAGES = ("torch", "numpy", "open_clip_torch", "pytorch-lightning", "imageio")
 
 
 class Stopwatch:
-    """Seconds since it was made, stage by stage, in `laps`, on top of what they were `before`."""
+    """Add up seconds stage by stage, in `laps`, on top of what they were `before`."""
 
     def __init__(self, before: Mapping[str, float] | None = None) -> None:
         self.laps: dict[str, float] = dict(before or {})
         self._last = time.perf_counter()
 
     def lap(self, stage: str) -> float:
-        """Gives the time since the last call to this stage; returns it."""
+        """Add the time since the last call to `stage`; return it."""
         now = time.perf_counter()
         taken, self._last = now - self._last, now
         self.laps[stage] = self.laps.get(stage, 0.0) + taken
@@ -39,9 +38,9 @@ class Stopwatch:
 
 @contextmanager
 def pass_log(path: Path | None) -> Iterator[Callable[[str], None]]:
-    """A function that adds a line with the time of day to the file `path`; one that does nothing without a path.
+    """Yield a function that adds a line with the time of day to the file `path`; without a path it does nothing.
 
-    An exception that leaves the context is in the file, too, with its traceback.
+    An exception that leaves the context is written to the file, too, with its traceback.
     """
     if path is None:
         yield lambda line: None
@@ -60,23 +59,23 @@ def pass_log(path: Path | None) -> Iterator[Callable[[str], None]]:
             raise
 
 
-def write_record(video: Video, state: RunState, *, options: Options, checkpoint_digest: str) -> None:
-    """Writes the JSON file of a video that was finished in `state`, at once: it is never there in part.
-
-    checkpoint_digest: SHA-256 of the checkpoint file. The sum of the stages' times and the time per frame are added.
-    """
-    prompt = video.prompt
+def write_record(video: Video, state: RunState) -> None:
+    """Write the JSON file of a video that was finished in `state`, at once: it is never there in part."""
+    prompt, options = video.prompt, video.options
     record = {
         "prompt": prompt.text,
         "image": prompt.picture and {"path": prompt.picture.path, "digest": prompt.picture.digest},
-        "seed": video.seed,
+        "seed": options.seed,
         "repetition": prompt.repetition,
         "mode": options.mode,
         "experiment": video.name,
         "frames": state.frames,
-        "model": {"config": options.config, "checkpoint": options.ckpt_path, "digest": checkpoint_digest},
-        "options": {field.name: getattr(options, field.name) for field in fields(options)}
-        | {"num_inference_steps": options.steps},
+        "model": {
+            "config": options.config,
+            "checkpoint": options.ckpt_path,
+            "digest": video.contents["ckpt_path"],
+        },
+        "options": {name: getattr(options, name) for name in settings_of(options)},
         "settings": video.settings,
         "seconds": _times(state.seconds, state.frames),
         "packages": {"python": platform.python_version()} | {name: _version(name) for name in PACKAGES},
@@ -89,9 +88,10 @@ def write_record(video: Video, state: RunState, *, options: Options, checkpoint_
 
 
 def recorded_frames(video: Video) -> int:
-    """How many frames the video has that is there under its own name; 0 if there is none, or not all of its files.
+    """Return how many frames the finished video has; 0 if there is none, or not all of its files.
 
-    ValueError if it was made with other settings.
+    Raises:
+        ValueError: it was made with other settings.
     """
     try:
         record = json.loads(video.record.read_text(encoding="utf-8"))
@@ -103,9 +103,10 @@ def recorded_frames(video: Video) -> int:
 
 
 def progress_of(video: Video) -> tuple[RunState | None, int]:
-    """Where `video` is to go on, if it was begun, and how many frames it has if it is complete as far as it goes.
+    """Return the state from which `video` goes on, if it was begun, and how many frames its finished files have.
 
-    ValueError if it was made with other settings, or is complete and cannot go on.
+    Raises:
+        ValueError: it was made with other settings, or is finished and cannot become longer.
     """
     state, frames = saved_state(video), recorded_frames(video)
     if state is not None:

@@ -1,4 +1,4 @@
-"""What a run needs to go on after a stop: saved beside the video, checked, and never trusted blindly."""
+"""Save what a run needs to go on after a stop, and read it with checks."""
 
 import json
 from collections.abc import Iterable, Mapping
@@ -16,7 +16,8 @@ from lvdm.io.writers.video_files import WriterStates
 from lvdm.pipeline.video import Video
 from lvdm.sampling.queue import LatentQueue
 
-RECORD = "record"  # the JSON part, as bytes
+RECORD = "record"  # the name of the JSON part, as bytes
+IMAGE_TOKENS = "seed"  # their name in the file, from when they were called so
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,7 @@ class RunState:
 
     settings: Mapping[str, object]
     queue: LatentQueue
-    seed: Tensor | None
+    image_tokens: Tensor | None
     files: WriterStates
     seconds: Mapping[str, float]
 
@@ -41,17 +42,19 @@ class RunState:
         return max(0, self.queue.head_frame)
 
     def to(self, device: torch.device) -> "RunState":
-        """The same, to go on with on `device`."""
+        """Return the same state with its tensors on `device`."""
         queue = replace(self.queue, latents=self.queue.latents.to(device))
-        return replace(self, queue=queue, seed=None if self.seed is None else self.seed.to(device))
+        tokens = None if self.image_tokens is None else self.image_tokens.to(device)
+        return replace(self, queue=queue, image_tokens=tokens)
 
 
 def queue_tensors(queue: LatentQueue) -> dict[str, Tensor]:
+    """Return the tensors of a queue by name."""
     return {"latents": queue.latents, "levels": queue.levels, "frames": queue.frames}
 
 
 def write_state(path: Path, state: RunState) -> None:
-    """Writes `path` at once: a crash leaves the state before or this one."""
+    """Write `path` at once: a crash leaves the state before or this one."""
     record = {
         "settings": state.settings,
         "window": state.queue.window,
@@ -62,14 +65,14 @@ def write_state(path: Path, state: RunState) -> None:
     tensors = {f"queue/{name}": tensor for name, tensor in queue_tensors(state.queue).items()}
     for sink, progress in state.files.items():
         tensors |= {f"files/{sink}/{name}": value for name, value in progress.items()}
-    if state.seed is not None:
-        tensors["seed"] = state.seed
+    if state.image_tokens is not None:
+        tensors[IMAGE_TOKENS] = state.image_tokens
     tensors[RECORD] = torch.frombuffer(bytearray(json.dumps(record).encode()), dtype=torch.uint8)
     write_sealed(path, save({name: value.detach().cpu().contiguous() for name, value in tensors.items()}))
 
 
 def read_state(path: Path) -> RunState | None:
-    """The state in `path`, on the CPU; None if there is none. DamagedFileError if it is not what was once written."""
+    """Read a state to the CPU; None if there is none. DamagedFileError if it is not what was once written."""
     try:
         content = read_sealed(path)
     except FileNotFoundError:
@@ -79,14 +82,14 @@ def read_state(path: Path) -> RunState | None:
         record = json.loads(bytes(tensors.pop(RECORD).numpy()))
         latents, levels, frames = (tensors.pop(f"queue/{name}") for name in ("latents", "levels", "frames"))
         files: dict[str, dict[str, Tensor]] = {sink: {} for sink in record["files"]}
-        seed = tensors.pop("seed", None)
+        image_tokens = tensors.pop(IMAGE_TOKENS, None)
         for name, value in tensors.items():
             _, sink, key = name.split("/")
             files[sink][key] = value
         return RunState(
             settings=dict(record["settings"]),
             queue=LatentQueue(latents, levels, frames, record["window"], record["stride"]),
-            seed=seed,
+            image_tokens=image_tokens,
             files=files,
             seconds=record["seconds"],
         )
@@ -95,11 +98,12 @@ def read_state(path: Path) -> RunState | None:
 
 
 def saved_state(video: Video) -> RunState | None:
-    """Where `video` was stopped, on the CPU; None if it was not begun.
+    """Return the state in which `video` was stopped, on the CPU; None if it was not begun.
 
     A damaged state is set aside, with a warning, and with it the files that were growing.
 
-    ValueError if it was begun with other settings.
+    Raises:
+        ValueError: it was begun with other settings.
     """
     try:
         state = read_state(video.state)
@@ -113,7 +117,7 @@ def saved_state(video: Video) -> RunState | None:
 
 
 def check_same(video: Video, saved: Mapping[str, object]) -> None:
-    """ValueError, with the first that is not the same, if `saved` are other settings than the video's."""
+    """Raise ValueError, with the first that differs, if `saved` are other settings than the video's."""
     now = json.loads(json.dumps(video.settings))
     for name in [*now, *saved]:
         if now.get(name) != saved.get(name):
@@ -125,10 +129,10 @@ def check_same(video: Video, saved: Mapping[str, object]) -> None:
 
 
 def check_settings(videos: Iterable[Video]) -> None:
-    """ValueError if one of `videos` was begun with other settings."""
+    """Raise ValueError if one of `videos` was begun with other settings."""
     for video in videos:
         state = None
-        with suppress(DamagedFileError, OSError):  # these cost one video, when it is its turn
+        with suppress(DamagedFileError, OSError):  # these fail one video, when it is its turn
             state = read_state(video.state)
         if state is not None:
             check_same(video, state.settings)

@@ -47,7 +47,13 @@ class LatentQueue:
 
     @property
     def slots(self) -> int:
+        """How many slots there are, clean ones included."""
         return len(self.levels)
+
+    @property
+    def warm_up(self) -> int:
+        """How many passes at the beginning finish no frame of the video: S - window."""
+        return self.slots - (self.window - self.stride) - self.window
 
     @property
     def active(self) -> slice:

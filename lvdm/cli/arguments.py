@@ -1,0 +1,128 @@
+"""Make the command line out of the settings that Options declares."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import fields
+from pathlib import Path
+from types import UnionType
+from typing import Any, get_args, get_origin, get_type_hints
+
+from lvdm.cli.command import Parser
+from lvdm.pipeline.mode import Mode
+from lvdm.pipeline.options import Options
+from lvdm.pipeline.resolve import config_facts, embedded_config, resolved
+from lvdm.pipeline.settings import Setting, settings_of
+
+DESCRIPTION = """\
+Make videos of any length from a 16-frame model, by FIFO-Diffusion.
+
+examples:
+  python videocrafter_main.py --prompt "a red circle moving right on a black background"
+  python videocrafter_main.py --mode i2v --image pictures/red.png --prompt "a red circle spinning on a pink background"
+  python videocrafter_main.py --prompt_file prompts/shapes.txt --new_video_length 200 --experiment long --formats gif mp4
+"""
+
+
+def parse_args(argv: Sequence[str]) -> Options:
+    """Return the checked options that the words behind the program's name mean.
+
+    Raises:
+        ValueError, FileNotFoundError: words that cannot be read, or values that do not fit; one line that names the
+            flag and the value.
+    """
+    given = vars(build_parser(_config_asked_for(argv)).parse_args(argv))
+    if "mode" in given:
+        given["mode"] = Mode.parse(given["mode"])
+    return resolved(Options(**given))
+
+
+def build_parser(config: Path) -> Parser:
+    """Return a parser with a flag for each field of Options. Its help shows the defaults of `config`.
+
+    Flags that are not given leave no trace in what it parses: Options knows its own defaults.
+    """
+    parser = Parser(DESCRIPTION, argument_default=argparse.SUPPRESS)
+    of_config = {}
+    with suppress(ValueError, OSError):  # said when the config is needed
+        of_config = config_facts(config).defaults
+    kinds = get_type_hints(Options)
+    settings = settings_of(Options)
+    groups = {name: parser.add_argument_group(name) for name in dict.fromkeys(each.group for each in settings.values())}
+    exclusive: dict[str, Any] = {}
+    for declared in fields(Options):
+        setting = settings[declared.name]
+        group = groups[setting.group]
+        if setting.exclusive:
+            if setting.exclusive not in exclusive:
+                exclusive[setting.exclusive] = group.add_mutually_exclusive_group()
+            group = exclusive[setting.exclusive]
+        default = _default_in_words(setting, declared.default, of_config.get(declared.name), config)
+        _add_flag(group, declared.name, setting, kinds[declared.name], f"{setting.help} (default: {default})")
+        if setting.shorthand:
+            flag, values = setting.shorthand
+            words = f"the same as --{declared.name} {' '.join(values)}"
+            group.add_argument(flag, dest=declared.name, action="store_const", const=tuple(values), help=words)
+    return parser
+
+
+def _add_flag(group: Any, name: str, setting: Setting, kind: Any, words: str) -> None:
+    flags = [f"--{name}", *([setting.short] if setting.short else [])]
+    words = words.replace("%", "%%")
+    if kind is bool:
+        group.add_argument(*flags, action=argparse.BooleanOptionalAction, help=words)
+        return
+    several = get_origin(kind) is tuple
+    single = _single_type(kind)
+    metavar = "{" + ",".join(setting.choices) + "}" if setting.choices else single.__name__.upper()
+    read = str if single is Mode else single
+    if setting.repeated:
+        group.add_argument(*flags, action=_Append, type=read, metavar=metavar, help=words)
+    elif several:
+        group.add_argument(*flags, nargs="+", action=_AsTuple, type=read, metavar=metavar, help=words)
+    else:
+        group.add_argument(*flags, type=read, metavar=metavar, help=words)
+
+
+def _single_type(kind: Any) -> type:
+    """Return int for `int | None` and str for `tuple[str, ...]`."""
+    if isinstance(kind, UnionType) or get_origin(kind) is tuple:
+        return next(each for each in get_args(kind) if each not in (type(None), Ellipsis))
+    return kind
+
+
+class _AsTuple(argparse.Action):
+    """Store the values as a tuple."""
+
+    def __call__(self, parser: Any, namespace: Any, values: Any, option_string: str | None = None) -> None:
+        setattr(namespace, self.dest, tuple(values))
+
+
+class _Append(argparse.Action):
+    """Add the value to a tuple."""
+
+    def __call__(self, parser: Any, namespace: Any, values: Any, option_string: str | None = None) -> None:
+        setattr(namespace, self.dest, (*getattr(namespace, self.dest, ()), values))
+
+
+def _default_in_words(setting: Setting, default: Any, of_config: Any, config: Path) -> str:
+    if setting.from_config:
+        return f"from the config; {config} says {of_config if of_config is not None else 'nothing'}"
+    if setting.default_help is not None:
+        return setting.default_help
+    if isinstance(default, bool):
+        return "on" if default else "off"
+    return " ".join(default) if isinstance(default, tuple) else str(default)
+
+
+def _config_asked_for(argv: Sequence[str]) -> Path:
+    """Return the config whose defaults the help shall show: the one that is named, or the one of the mode."""
+    first = Parser(None, argument_default=None, add_help=False)
+    first.add_argument("--config", type=Path)
+    first.add_argument("--mode", "-m", default="t2v")
+    mode, config = Mode("t2v"), None
+    with suppress(ValueError):  # said by the parser that knows all flags
+        known, _ = first.parse_known_args(argv)
+        config, mode = known.config, Mode.parse(known.mode)
+    return config or embedded_config(mode)

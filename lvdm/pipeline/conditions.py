@@ -1,0 +1,56 @@
+"""Turn a prompt and a picture into what the sampler needs: a denoiser and the noise of the video."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from lvdm.diffusion.conditioning import Conditioning
+from lvdm.diffusion.guidance import GuidedDenoiser
+from lvdm.diffusion.noise import KeyedNoise
+from lvdm.io.images import as_tensor
+from lvdm.io.prompts import Prompt
+from lvdm.pipeline.options import Options
+from lvdm.pipeline.run import Run
+from lvdm.runtime.progress import print_above
+
+
+@dataclass(frozen=True)
+class Conditions:
+    """Hold what one video is sampled with.
+
+    Args:
+        denoise: the U-Net under the video's prompts and picture.
+        noise: all Gaussians of the video.
+        picture: (H, W, 3) uint8, the user's picture, if there is one.
+    """
+
+    denoise: GuidedDenoiser
+    noise: KeyedNoise
+    picture: np.ndarray | None
+
+
+def condition(run: Run, prompt: Prompt, options: Options) -> Conditions:
+    """Encode the prompts and the picture of a video; warn of words that the text encoder does not read.
+
+    options: those of the video, whose seed may be another than the run's.
+    """
+    model, picture = run.model, None
+    if run.ranks.first:
+        _warn_of_unread_words(run, [*(text for _, text in prompt.schedule), options.negative_prompt])
+    conditioning = Conditioning.of_text(
+        model, prompt.schedule, fps=options.fps, negative=options.negative_prompt, blend=options.prompt_blend
+    )
+    if prompt.picture is not None:
+        picture = prompt.picture.read(options.height, options.width, fit=options.image_fit)
+        conditioning = conditioning.with_picture(model.encode_pictures(as_tensor(picture).to(run.device)))
+    shape = model.latent_shape(options.height, options.width)
+    # A schedule has the noise of its first prompt: until it switches, it can be compared with that.
+    noise = KeyedNoise(options.seed, prompt.schedule[0][1], prompt.repetition, shape, run.device)
+    scale = options.unconditional_guidance_scale
+    return Conditions(GuidedDenoiser(model.unet, conditioning, scale, run.workers, run.ranks), noise, picture)
+
+
+def _warn_of_unread_words(run: Run, texts: list[str]) -> None:
+    for text in dict.fromkeys(texts):
+        if unread := run.model.cond_stage_model.unread(text):
+            print_above(f"warning: the text encoder does not read the last {unread} tokens of {text[:60]!r}...")

@@ -1,0 +1,257 @@
+"""Declare everything that a user can set. This is the only place where a setting is described."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from lvdm.diffusion.schedule import SPACINGS
+from lvdm.io.images import FITS
+from lvdm.io.prompt_file import LONGEST
+from lvdm.io.prompts import LARGEST
+from lvdm.io.writers.mp4 import CRF
+from lvdm.pipeline.mode import Mode
+from lvdm.pipeline.settings import Affects, Range, Setting, declare, finite
+
+RESULTS = Path("results/videocraft_v2_fifo/random_noise")
+PRECISIONS = ("auto", "fp32", "bf16", "fp16")
+PARALLEL = ("windows", "prompts")
+FORMATS = ("gif", "mp4")
+LARGEST_SIDE = 4096  # pixels
+HIGHEST_FPS = 1000
+
+# The groups of `--help`.
+WHAT = "what to make"
+MODEL = "the model"
+SAMPLE = "how to sample"
+COMPUTE = "where and how to compute"
+WRITE = "what to write"
+
+NOTHING, FILES, PIXELS, BASE_CLIP = Affects.NOTHING, Affects.FILES, Affects.PIXELS, Affects.BASE_CLIP
+SAMPLING = PIXELS | BASE_CLIP
+
+
+@dataclass(frozen=True)
+class Options:
+    """Hold the settings of a run: each field is a flag of the command line.
+
+    Where a default is None, the model's config or the machine says it: `lvdm.pipeline.resolve.resolved` fills it in and
+    checks all values.
+    """
+
+    mode: Mode = declare(
+        Mode("t2v"),
+        Setting("task and tricks, e.g. t2v_TTqcache_attn1_weighted90_unilatent", WHAT, PIXELS, short="-m", identity=str),
+    )
+    prompt: tuple[str, ...] = declare(
+        (),
+        Setting(
+            "a prompt, or a schedule of prompts as JSON; give the flag again for each further video", WHAT, NOTHING,
+            exclusive="prompts", repeated=True, default_help="those of --prompt_file",
+        ),
+    )  # fmt: skip
+    image: tuple[Path, ...] = declare(
+        (),
+        Setting(
+            "picture for --prompt (--mode i2v): one for all prompts, or one for each in order", WHAT, NOTHING,
+            repeated=True, default_help="none",
+        ),
+    )  # fmt: skip
+    prompt_file: Path | None = declare(
+        None,
+        Setting(
+            ".txt with a prompt a line (i2v: image;prompt), or .csv with a `prompt` column", WHAT, NOTHING,
+            short="-p", exclusive="prompts", from_config=True,
+        ),
+    )  # fmt: skip
+    seed: int = declare(321, Setting("number that all noise depends on", WHAT, SAMPLING, check=Range(0, LARGEST)))
+    new_video_length: int = declare(
+        100,
+        Setting(
+            "frames of each video", WHAT, NOTHING, short="-l", exclusive="length",
+            check=Range(1, LONGEST, "; --endless has no end"),
+        ),
+    )  # fmt: skip
+    endless: bool = declare(
+        False, Setting("make one video that goes on until Ctrl-C", WHAT, NOTHING, exclusive="length")
+    )
+    negative_prompt: str = declare(
+        "", Setting("what guidance leads away from", WHAT, SAMPLING, default_help="nothing")
+    )
+    prompt_blend: int = declare(
+        0,
+        Setting(
+            "frames in which a prompt of a schedule replaces the one before; 0 is at once", WHAT, SAMPLING,
+            check=Range(0), applies=lambda options, prompt: len(prompt.schedule) > 1,
+        ),
+    )  # fmt: skip
+    height: int | None = declare(
+        None, Setting("height in pixels", WHAT, SAMPLING, check=Range(None, LARGEST_SIDE), from_config=True)
+    )
+    width: int | None = declare(
+        None, Setting("width in pixels", WHAT, SAMPLING, check=Range(None, LARGEST_SIDE), from_config=True)
+    )
+    fps: int | None = declare(
+        None,
+        Setting("frames a second that the model is told", WHAT, SAMPLING, check=Range(1, HIGHEST_FPS), from_config=True),
+    )
+    image_fit: str | None = declare(
+        None,
+        Setting(
+            "what is done to pictures of another shape (--mode i2v)", WHAT, SAMPLING, choices=FITS,
+            default_help=FITS[0], applies=lambda options, prompt: prompt.picture is not None,
+        ),
+    )  # fmt: skip
+
+    config: Path | None = declare(
+        None,
+        Setting(
+            "YAML file of a model", MODEL, SAMPLING, content="its model",
+            default_help="the embedded model that can do the --mode",
+        ),
+    )  # fmt: skip
+    ckpt_path: Path | None = declare(
+        None, Setting("checkpoint of that model", MODEL, SAMPLING, content="its content", from_config=True)
+    )
+
+    video_length: int | None = declare(
+        None,
+        Setting("f, frames of a window, even, at most the model's temporal_length", SAMPLE, SAMPLING, from_config=True),
+    )
+    num_partitions: int = declare(
+        4, Setting("n, windows in the queue", SAMPLE, SAMPLING, short="-n", check=Range(1))
+    )
+    num_inference_steps: int | None = declare(
+        None, Setting("denoising steps; must be f*n", SAMPLE, NOTHING, default_help="f*n")
+    )
+    eta: float = declare(
+        1.0, Setting("noise added in each step: 0 is DDIM, 1 is DDPM", SAMPLE, SAMPLING, short="-e", check=Range(0, 1))
+    )
+    unconditional_guidance_scale: float | None = declare(
+        None,
+        Setting("scale of classifier-free guidance; 1 is none", SAMPLE, SAMPLING, check=finite, from_config=True),
+    )
+    lookahead_denoising: bool = declare(
+        True, Setting("denoise each frame with f/2 cleaner ones in sight, for twice the work", SAMPLE, PIXELS, short="-ld")
+    )
+    qcache_weight: float | None = declare(
+        None,
+        Setting(
+            "share of the encoder's query in a Q-cache", SAMPLE, PIXELS, check=Range(0, 1),
+            default_help="what --mode says, else 0.9", applies=lambda options, prompt: options.mode.qcache is not None,
+        ),
+    )  # fmt: skip
+    queue_scale: bool = declare(
+        False, Setting("honour the model's use_scale in the queue, which the originals do not", SAMPLE, PIXELS)
+    )
+    base_spacing: str = declare(
+        "fifo", Setting("spacing of the base clip's timesteps", SAMPLE, SAMPLING, choices=tuple(SPACINGS))
+    )
+
+    device: str = declare(
+        "auto",
+        Setting(
+            "auto, cpu, cuda or cuda:N; auto is CUDA where there is one", COMPUTE, BASE_CLIP,
+            identity=lambda device: device.partition(":")[0],
+        ),
+    )  # fmt: skip
+    precision: str = declare(
+        "auto", Setting("number format of the U-Net; auto is the fastest one", COMPUTE, SAMPLING, choices=PRECISIONS)
+    )
+    window_batch: int | None = declare(
+        None,
+        Setting(
+            "windows in one forward", COMPUTE, NOTHING, check=Range(1),
+            default_help="as many as fit into memory; on a CPU 2",
+        ),
+    )  # fmt: skip
+    compile: bool = declare(
+        False,
+        Setting(
+            "make kernels for the U-Net with torch.compile: takes a minute first", COMPUTE, PIXELS,
+            applies=lambda options, prompt: options.compile,
+        ),
+    )  # fmt: skip
+    offload: bool = declare(
+        False, Setting("keep on the device only the network that computes: less memory, slower", COMPUTE, NOTHING)
+    )
+    num_processes: int = declare(
+        1, Setting("processes that share the prompts", COMPUTE, NOTHING, check=Range(1))
+    )
+    rank: int = declare(0, Setting("which of them this one is, from 0", COMPUTE, NOTHING))
+    parallel: str = declare(
+        "windows", Setting("what the processes of torchrun share", COMPUTE, NOTHING, choices=PARALLEL)
+    )
+
+    experiment: str | None = declare(
+        None, Setting("name of the videos and of their folder", WRITE, NOTHING, short="-ex", default_help="the mode")
+    )
+    output_dir: Path | None = declare(
+        None, Setting("folder of the results", WRITE, NOTHING, default_help=str(RESULTS))
+    )
+    output_fps: int | None = declare(
+        None,
+        Setting("frames a second of the files", WRITE, FILES, check=Range(1, HIGHEST_FPS), from_config=True),
+    )
+    formats: tuple[str, ...] = declare(
+        ("gif",),
+        Setting(
+            "kinds of video files", WRITE, FILES, choices=FORMATS, exclusive="formats",
+            shorthand=("--use_mp4", ("mp4",)), identity=sorted,
+        ),
+    )  # fmt: skip
+    crf: int = declare(
+        CRF,
+        Setting(
+            "quality of an MP4: 0 (best, large) to 51", WRITE, FILES, check=Range(0, 51),
+            applies=lambda options, prompt: "mp4" in options.formats,
+        ),
+    )  # fmt: skip
+    save_frames: bool = declare(False, Setting("write each frame as a PNG", WRITE, FILES))
+    save_queue: bool = declare(False, Setting("write each slot of the queue after each pass as a PNG", WRITE, FILES))
+    save_every: int = declare(16, Setting("passes from one saved state to the next", WRITE, NOTHING, check=Range(1)))
+    overwrite: bool = declare(False, Setting("begin anew what is finished or was stopped", WRITE, NOTHING))
+    debug: bool = declare(
+        False, Setting("show errors with a traceback; write a log file beside each video", WRITE, NOTHING)
+    )
+
+    @property
+    def unet_dtype(self) -> torch.dtype:
+        """The number format of the U-Net."""
+        return {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[self.precision]
+
+    @property
+    def steps(self) -> int:
+        """Denoising steps: one for every slot of the queue."""
+        return self.video_length * self.num_partitions
+
+    @property
+    def stride(self) -> int:
+        """Slots that a window denoises: half of it with lookahead denoising, else all."""
+        return self.video_length // 2 if self.lookahead_denoising else self.video_length
+
+    @property
+    def frames(self) -> int | None:
+        """Frames of a video; None without end."""
+        return None if self.endless else self.new_video_length
+
+    @property
+    def rows(self) -> int | None:
+        """What `window_batch` is in rows of a batch: guidance makes two of a window, a scale of 1 one."""
+        return self.window_batch and self.window_batch * (1 if self.unconditional_guidance_scale == 1 else 2)
+
+    @property
+    def offloaded(self) -> tuple[str, ...]:
+        """The parts of the model that are on the device only while they compute.
+
+        Encoders do so once a video, but that of pictures for every frame if each becomes the picture of later ones.
+        """
+        pictures = ("embedder", "image_proj_model")
+        if self.offload:
+            return ("model", "first_stage_model", "cond_stage_model", *pictures)
+        return ("cond_stage_model",) if self.mode.reseeded else ("cond_stage_model", *pictures)
+
+    @property
+    def results_root(self) -> Path:
+        """The folder that results go to."""
+        return RESULTS if self.output_dir is None else self.output_dir

@@ -1,0 +1,51 @@
+"""Hold what the videos of a run share."""
+
+from dataclasses import dataclass, field
+
+import torch
+
+from lvdm.diffusion.schedule import SPACINGS, NoiseSchedule, fifo_spacing
+from lvdm.models.ddpm3d import LatentDiffusion
+from lvdm.pipeline.options import Options
+from lvdm.runtime.batching import Workers
+from lvdm.runtime.compile import Compiled
+from lvdm.runtime.distributed import ALONE, Ranks
+from lvdm.runtime.signals import Stop
+
+
+@dataclass(frozen=True)
+class Run:
+    """Hold the model and how it is computed.
+
+    Args:
+        model: with its weights, on the device.
+        options: resolved ones.
+        workers: share the rows of a batch.
+        ranks: processes that share the windows of a pass.
+        stop: whether a signal has asked to stop.
+        compiled: the U-Net for the queue, with `--compile`.
+    """
+
+    model: LatentDiffusion
+    options: Options
+    workers: Workers = field(default_factory=Workers)
+    ranks: Ranks = ALONE
+    stop: Stop = field(default_factory=lambda: Stop(ALONE))
+    compiled: Compiled | None = None
+
+    @property
+    def device(self) -> torch.device:
+        """Where latents are."""
+        return self.model.betas.device
+
+    def base_schedule(self) -> NoiseSchedule:
+        """Return the noise levels of the base clip."""
+        timesteps = SPACINGS[self.options.base_spacing](self.options.steps)
+        return NoiseSchedule.of_model(self.model, timesteps, eta=self.options.eta)
+
+    def queue_schedule(self) -> NoiseSchedule:
+        """Return the noise levels of the queue: one for every slot."""
+        timesteps = fifo_spacing(self.options.steps)
+        return NoiseSchedule.of_model(
+            self.model, timesteps, eta=self.options.eta, use_scale=self.options.queue_scale
+        )

@@ -1,0 +1,91 @@
+"""Arrange around one video what it needs besides its pixels: a lock, an earlier run's state, files, a record."""
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import Tensor
+
+from lvdm.io.frames import to_uint8
+from lvdm.io.lock import folder_lock
+from lvdm.io.writers.gif import GifWriter
+from lvdm.pipeline.conditions import Conditions
+from lvdm.pipeline.passes import Pass
+from lvdm.pipeline.record import Stopwatch, pass_log, progress_of, write_record
+from lvdm.pipeline.recording import record_passes
+from lvdm.pipeline.run import Run
+from lvdm.pipeline.state import RunState
+from lvdm.pipeline.video import Video
+from lvdm.runtime.distributed import Ranks
+from lvdm.sampling.queue import LatentQueue
+
+
+@dataclass(frozen=True)
+class Session:
+    """Hold a video that this run, and no other process, works on.
+
+    Args:
+        state: where an earlier run stopped, on the run's device; None if the video begins now.
+        complete: whether the video has all of its frames already.
+        log: adds a line to the log file, with `--debug`.
+        clock: measures the stages.
+    """
+
+    run: Run
+    video: Video
+    state: RunState | None
+    complete: bool
+    log: Callable[[str], None]
+    clock: Stopwatch
+
+    def begin(self, clip: Tensor, queue: LatentQueue, image_tokens: Tensor | None) -> RunState:
+        """Write the base clip (1, C, f, h, w) to origin.gif; return the state that the first pass begins with."""
+        if self.run.ranks.first:
+            path, options = self.video.folder / "origin.gif", self.video.options
+            with GifWriter(path, fps=options.output_fps, comment=self.video.comment) as origin:
+                for frame in clip.unbind(2):
+                    origin.write(to_uint8(self.run.model.decode(frame)[0]))
+        self.clock.lap("base clip")
+        return RunState(self.video.settings, queue, image_tokens, files={}, seconds=self.clock.laps)
+
+    def write(self, passes: Iterator[Pass], state: RunState, conditions: Conditions) -> None:
+        """Write all frames that `passes` finish, save the state now and then, and at the end write the record.
+
+        Raises:
+            Stopped: a signal asked for it; the state is saved.
+        """
+        state = record_passes(self.run, self.video, passes, state, conditions, log=self.log, clock=self.clock)
+        if self.run.ranks.first:
+            write_record(self.video, state)
+
+
+@contextmanager
+def working_on(run: Run, video: Video) -> Iterator[Session]:
+    """Hold the folder of `video` within this context, and find out how far an earlier run came.
+
+    Raises:
+        ValueError: another process holds the folder, or the video was begun with other settings.
+    """
+    ranks = run.ranks
+    ranks.from_first(video.check_places)
+    with locked_by_first(ranks, video.folder):
+        ranks.from_first(video.tidy)
+        state, finished = ranks.from_first(lambda: progress_of(video))
+        complete = video.frames is not None and finished >= video.frames
+        with pass_log(video.log if run.options.debug and ranks.first and not complete else None) as log:
+            if not complete:
+                begun = "begun" if state is None else f"resumed after frame {state.frames}"
+                log(f"{video.prompt.text!r}, seed {video.options.seed}: {begun} with {video.options}")
+            if state is None and not complete:
+                ranks.from_first(video.forget)
+            clock = Stopwatch(state and state.seconds)
+            yield Session(run, video, state and state.to(run.device), complete, log, clock)
+
+
+@contextmanager
+def locked_by_first(ranks: Ranks, folder: Path) -> Iterator[None]:
+    """Hold `folder` for all ranks within this context: rank 0 takes the lock, and all fail where it cannot."""
+    with ExitStack() as stack:
+        ranks.from_first(lambda: stack.enter_context(folder_lock(folder)))
+        yield

@@ -1,0 +1,132 @@
+"""Declare a setting once: its help, its check and what it affects. Parser, help and identity of a run derive from it."""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import MISSING, Field, dataclass, field, fields
+from enum import Flag, auto
+from typing import Any
+
+
+class Affects(Flag):
+    """Say what a setting changes.
+
+    A run goes on only with the same values of what affects pixels or files. A base clip is used again only with the
+    same values of what affects the base clip. What affects nothing may change between a run and its continuation.
+    """
+
+    NOTHING = 0
+    FILES = auto()
+    PIXELS = auto()
+    BASE_CLIP = auto()
+    SAMPLING = PIXELS | BASE_CLIP
+
+
+@dataclass(frozen=True)
+class Range:
+    """Check that a number is from `lowest` to `highest`; None is no bound. `hint` ends the message."""
+
+    lowest: float | None = None
+    highest: float | None = None
+    hint: str = ""
+
+    def __call__(self, flag: str, value: float) -> None:
+        """Raise ValueError, with the flag's name and the value, for a number outside of the range (or NaN)."""
+        low = -math.inf if self.lowest is None else self.lowest
+        high = math.inf if self.highest is None else self.highest
+        if low <= value <= high:
+            return
+        if self.lowest is None:
+            bounds = f"at most {high}"
+        else:
+            bounds = f"at least {low}" if self.highest is None else f"from {low} to {high}"
+        raise ValueError(f"{flag} {value}: must be {bounds}{self.hint}")
+
+
+def finite(flag: str, value: float) -> None:
+    """Raise ValueError for NaN and infinity."""
+    if not math.isfinite(value):
+        raise ValueError(f"{flag} {value}: must be a finite number")
+
+
+@dataclass(frozen=True)
+class Setting:
+    """Describe a flag of the command line and field of Options.
+
+    Args:
+        help: what it does, in one line, with the unit.
+        group: the heading that it stands under in `--help`.
+        affects: what changes with it.
+        short: a second, shorter flag.
+        choices: the allowed values.
+        check: raises ValueError for a value that is not allowed.
+        from_config: whether the config's `inference:` section, or its model, says the default.
+        default_help: the default in words, where its value says too little.
+        exclusive: flags with the same word here cannot be given together.
+        repeated: whether the flag may be given several times, once for each value; otherwise it takes them all at once.
+        shorthand: another flag, without a value, and the value of this setting that it stands for.
+        applies: whether the setting matters for (options, prompt); otherwise its value is no part of an identity.
+        identity: what stands for the value in an identity.
+        content: what of the file that is named counts for the identity; its name does not.
+    """
+
+    help: str
+    group: str
+    affects: Affects
+    short: str | None = None
+    choices: Sequence[str] | None = None
+    check: Callable[[str, Any], None] | None = None
+    from_config: bool = False
+    default_help: str | None = None
+    exclusive: str | None = None
+    repeated: bool = False
+    shorthand: tuple[str, Sequence[str]] | None = None
+    applies: Callable[[Any, Any], bool] | None = None
+    identity: Callable[[Any], object] | None = None
+    content: str | None = None
+
+
+def declare(default: Any, setting: Setting) -> Any:
+    """Return a dataclass field with a default that carries `setting`."""
+    return field(default=default, metadata={"setting": setting})
+
+
+def setting_of(declared: Field) -> Setting:
+    """Return the setting of a field; TypeError if it was declared without one."""
+    if "setting" not in declared.metadata or declared.default is MISSING:
+        raise TypeError(f"Options.{declared.name}: say what it affects, with `declare(default, Setting(...))`")
+    return declared.metadata["setting"]
+
+
+def settings_of(options: Any) -> dict[str, Setting]:
+    """Return the settings of a dataclass, or of an instance of it, by the names of their fields."""
+    return {declared.name: setting_of(declared) for declared in fields(options)}
+
+
+def check_each(options: Any) -> None:
+    """Raise ValueError, with the flag and the value, for the first setting whose value is not allowed by itself."""
+    for name, setting in settings_of(options).items():
+        value = getattr(options, name)
+        if value is None:
+            continue
+        values = value if isinstance(value, tuple) else (value,)
+        if setting.choices and (wrong := [each for each in values if each not in setting.choices]):
+            raise ValueError(f"--{name} {wrong[0]!r}: allowed are {', '.join(setting.choices)}")
+        if setting.check:
+            setting.check(f"--{name}", value)
+
+
+def identity_of(options: Any, prompt: Any, contents: Mapping[str, str], *, affects: Affects) -> dict[str, object]:
+    """Return the values, by flag, of all settings that affect any of `affects` for `prompt`.
+
+    contents: digests, by the names of settings, of what is identified by its content.
+    """
+    values = {}
+    for name, setting in settings_of(options).items():
+        if not setting.affects & affects:
+            continue
+        flag = f"--{name} ({setting.content})" if setting.content else f"--{name}"
+        value = contents[name] if setting.content else getattr(options, name)
+        if setting.applies and not setting.applies(options, prompt):
+            value = None
+        values[flag] = setting.identity(value) if setting.identity and value is not None else value
+    return values
