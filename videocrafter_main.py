@@ -12,15 +12,15 @@ from functools import partial
 import torch
 
 from lvdm.cli.arguments import parse_args
-from lvdm.cli.command import ends_in_one_line
+from lvdm.cli.command import says_errors
+from lvdm.cli.errors import exit_status
 from lvdm.io.files import check_writable, file_digest
-from lvdm.models.loading import load_model
 from lvdm.pipeline.base_clip import kept_base_clip
 from lvdm.pipeline.batch import Summary, begin_anew, make_all
 from lvdm.pipeline.conditions import condition
 from lvdm.pipeline.options import Options
 from lvdm.pipeline.passes import denoise, fill_queue
-from lvdm.pipeline.run import Run, computing
+from lvdm.pipeline.run import Run, computing, load_network
 from lvdm.pipeline.session import working_on
 from lvdm.pipeline.state import check_settings
 from lvdm.pipeline.video import Video, prompts_of, videos_of
@@ -34,13 +34,7 @@ from lvdm.runtime.signals import Stop, stop_on_signals
 def run(options: Options, ranks: Ranks, stop: Stop) -> Summary:
     """Make the video of every prompt that is this process's share, or its ranks'."""
     prompts = prompts_of(options)
-    model = load_model(
-        options.config,
-        options.ckpt_path,
-        device=torch.device(options.device),
-        unet_dtype=options.unet_dtype,
-        offloaded=options.offloaded,
-    )
+    model = load_network(options)
     check_writable(options.results_root, flag="--output_dir")
     videos = videos_of(prompts, options, digest=file_digest(options.ckpt_path))
     ranks.from_first(partial(begin_anew if options.overwrite else check_settings, videos))
@@ -64,21 +58,26 @@ def make_video(run: Run, video: Video) -> bool:
     return True
 
 
-@ends_in_one_line
-def main(argv: Sequence[str]) -> int:
-    """Do what the words behind the program's name ask for; return the exit status."""
-    options = parse_args(argv)
-    keep_freed_memory()
-    several = options.parallel == "windows"
+def run_on_ranks(options: Options) -> int:
+    """Run on all of torchrun's processes that share a video, or on this one alone; return the exit status."""
+    again = "the same command without --overwrite" if options.overwrite else "the same command"
     with (
-        leaving_together(wanted=not several),
-        ranks_of(torch.device(options.device), wanted=several) as ranks,
-        stop_on_signals(ranks) as stop,
+        ranks_of(torch.device(options.device), wanted=options.parallel == "windows") as ranks,
+        stop_on_signals(ranks, advice=f"{again} goes on where it ended") as stop,
     ):
         summary = run(options, ranks, stop)
     if ranks.first:
         print(f"{summary}; they are below {options.results_root}", flush=True)
     return 1 if summary.failed else 0
+
+
+@says_errors
+def main(argv: Sequence[str]) -> int:
+    """Do what the words behind the program's name ask for; return the exit status."""
+    options = parse_args(argv)
+    keep_freed_memory()
+    with leaving_together(wanted=options.parallel == "prompts"):
+        return exit_status(partial(run_on_ranks, options), debug=options.debug)
 
 
 if __name__ == "__main__":

@@ -31,18 +31,20 @@ from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 
 from lvdm.cli.command import Parser, says_errors
-from lvdm.cli.options import DTYPES, device_named
 from lvdm.diffusion.conditioning import Conditioning
 from lvdm.diffusion.guidance import GuidedDenoiser
 from lvdm.diffusion.noise import KeyedNoise
-from lvdm.diffusion.schedule import DDIMSchedule, fifo_spacing
+from lvdm.diffusion.schedule import NoiseSchedule, fifo_spacing
 from lvdm.io.configs import read_config
 from lvdm.models.ddpm3d import linear_betas, schedule_buffers
 from lvdm.models.loading import instantiate_from_config
 from lvdm.modules.attention import TEXT_TOKENS
 from lvdm.modules.layers import convolve_channels_last
+from lvdm.pipeline.options import DTYPES
+from lvdm.pipeline.resolve import device_named
 from lvdm.runtime.batching import Workers, workers_of
 from lvdm.runtime.compile import Compiled
+from lvdm.runtime.cpu import keep_freed_memory
 from lvdm.sampling.queue import LatentQueue
 from lvdm.sampling.sampler import fifo
 from lvdm.sampling.taps.query_reuse import QueryReuse, reuse_queries
@@ -79,16 +81,21 @@ SETTINGS = {
 }
 
 
-class FrameByFrame(DDIMSchedule):
-    """The originals' step: a loop over the frames."""
+class FrameByFrame(NoiseSchedule):
+    """Take steps as the originals do: in a loop over the frames."""
 
-    def step(self, x: Tensor, output: Tensor, level: Tensor, noise: Tensor | None) -> Tensor:
-        """As that of DDIMSchedule."""
+    def step(
+        self, x: Tensor, output: Tensor, level: Tensor, next_level: Tensor, noise: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        """Take the step of NoiseSchedule, frame by frame."""
         frames = [
-            super(FrameByFrame, self).step(x[:, :, at], output[:, :, at], level[:, at], noise[:, :, at])
+            super(FrameByFrame, self).step(
+                x[:, :, at], output[:, :, at], level[:, at], next_level[:, at], noise[:, :, at]
+            )
             for at in ([frame] for frame in range(x.shape[2]))
         ]
-        return torch.cat(frames, dim=2)
+        after, clean = zip(*frames, strict=True)
+        return torch.cat(after, dim=2), torch.cat(clean, dim=2)
 
 
 @dataclass(frozen=True)
@@ -142,7 +149,7 @@ class Bench:
             workers.run = map
         tables = schedule_buffers(linear_betas(TIMESTEPS, start=0.00085, end=0.012))
         alphas = torch.tensor(tables["alphas_cumprod"], dtype=torch.float32, device=self.device)
-        kind = FrameByFrame if setting.apart else DDIMSchedule
+        kind = FrameByFrame if setting.apart else NoiseSchedule
         schedule = kind.from_tables(alphas, fifo_spacing(self.window * self.partitions), eta=1.0)
         noise = KeyedNoise(0, "benchmark", 0, self.latents, self.device)
         clip = noise.draw("base", range(self.window), [0] * self.window)
@@ -337,6 +344,7 @@ def main(words: Sequence[str] | None = None) -> int:
     parser.add_argument("--profile", type=Path, help="write a trace of a pass of the last setting there")
     args = parser.parse_args(words)
     bench = read_bench(args)
+    keep_freed_memory()
     for path in filter(None, (args.json, args.chart, args.profile)):
         path.parent.mkdir(parents=True, exist_ok=True)
     try:

@@ -16,11 +16,11 @@ from helpers import BLUE, RED, ROOT, command, one, prompt_file
 from PIL import Image
 from safetensors.torch import load
 
-from lvdm.cli.options import parse_args
+from lvdm.cli.arguments import parse_args
 from lvdm.diffusion.conditioning import Conditioning
 from lvdm.diffusion.guidance import GuidedDenoiser
 from lvdm.diffusion.noise import KeyedNoise
-from lvdm.diffusion.schedule import DDIMSchedule
+from lvdm.diffusion.schedule import NoiseSchedule, fifo_spacing
 from lvdm.io.files import file_digest, read_sealed
 from lvdm.io.images import to_uint8
 from lvdm.models.loading import load_model
@@ -262,7 +262,7 @@ def test_seeds_are_the_frames_that_they_should_be(tmp_path, visual_model):
     options = parse_args([*map(str, visual_model), "-p", str(prompts)])
     model = load_model(ROOT / options.config, options.ckpt_path, device=torch.device("cpu"))
     noise = KeyedNoise(options.seed, RED, 0, (4, 8, 12), torch.device("cpu"))
-    schedule = DDIMSchedule.of_model(model, 8, eta=1.0)
+    schedule = NoiseSchedule.of_model(model, fifo_spacing(8), eta=1.0)
 
     def emitted(pictures: dict[int, torch.Tensor], *, renewed: bool = False) -> Iterator[np.ndarray]:
         """The frames, with `pictures` (latents) taking their place in the context before the pass of that number."""

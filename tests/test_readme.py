@@ -8,7 +8,7 @@ import sys
 import pytest
 from helpers import ROOT
 
-from lvdm.cli.options import parse_args
+from lvdm.cli.arguments import parse_args
 from lvdm.io.prompt_file import read_prompts
 from lvdm.pipeline.mode import TASKS, Mode
 

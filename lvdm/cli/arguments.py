@@ -1,7 +1,6 @@
 """Make the command line out of the settings that Options declares."""
 
 import argparse
-import sys
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import fields
@@ -15,14 +14,16 @@ from lvdm.pipeline.options import Options
 from lvdm.pipeline.resolve import config_facts, embedded_config, resolved
 from lvdm.pipeline.settings import Setting, settings_of
 
+USAGE = "python videocrafter_main.py [--prompt TEXT | --prompt_file FILE] [flags]"
 DESCRIPTION = """\
 Make videos of any length from a 16-frame model, by FIFO-Diffusion.
 
 examples:
   python videocrafter_main.py --prompt "a red circle moving right on a black background"
-  python videocrafter_main.py --mode i2v --image pictures/red.png --prompt "a red circle spinning on a pink background"
-  python videocrafter_main.py --prompt_file prompts/shapes.txt --new_video_length 200 --experiment long --formats gif mp4
+  python videocrafter_main.py --mode i2v --image my.png --prompt "a red circle spinning on a pink background"
+  python videocrafter_main.py --prompt_file prompts/shapes.txt --new_video_length 200 --experiment long --use_mp4
 """
+METAVARS = {int: "N", float: "X", str: "TEXT", Path: "FILE", Mode: "MODE"}
 
 
 def parse_args(argv: Sequence[str]) -> Options:
@@ -35,7 +36,10 @@ def parse_args(argv: Sequence[str]) -> Options:
     given = vars(build_parser(_config_asked_for(argv)).parse_args(argv))
     if "mode" in given:
         given["mode"] = Mode.parse(given["mode"])
-    return resolved(Options(**given))
+    options = resolved(Options(**given))
+    if not options.prompt and options.prompt_file is None:
+        raise ValueError(f"--prompt_file is missing, and --config {str(options.config)!r} has no inference.prompt_file")
+    return options
 
 
 def build_parser(config: Path) -> Parser:
@@ -43,7 +47,8 @@ def build_parser(config: Path) -> Parser:
 
     Flags that are not given leave no trace in what it parses: Options knows its own defaults.
     """
-    parser = Parser(DESCRIPTION, argument_default=argparse.SUPPRESS)
+    epilog = f"What is from the config is said by {config} (--config FILE --help shows those of another)."
+    parser = Parser(DESCRIPTION, usage=USAGE, epilog=epilog, argument_default=argparse.SUPPRESS)
     of_config = {}
     with suppress(ValueError, OSError):  # said when the config is needed
         of_config = config_facts(config).defaults
@@ -58,7 +63,7 @@ def build_parser(config: Path) -> Parser:
             if setting.exclusive not in exclusive:
                 exclusive[setting.exclusive] = group.add_mutually_exclusive_group()
             group = exclusive[setting.exclusive]
-        default = _default_in_words(setting, declared.default, of_config.get(declared.name), config)
+        default = _default_in_words(setting, declared.default, of_config.get(declared.name))
         _add_flag(group, declared.name, setting, kinds[declared.name], f"{setting.help} (default: {default})")
         if setting.shorthand:
             flag, values = setting.shorthand
@@ -75,7 +80,7 @@ def _add_flag(group: Any, name: str, setting: Setting, kind: Any, words: str) ->
         return
     several = get_origin(kind) is tuple
     single = _single_type(kind)
-    metavar = "{" + ",".join(setting.choices) + "}" if setting.choices else single.__name__.upper()
+    metavar = "{" + ",".join(setting.choices) + "}" if setting.choices else METAVARS[single]
     read = str if single is Mode else single
     if setting.repeated:
         group.add_argument(*flags, action=_Append, type=read, metavar=metavar, help=words)
@@ -106,9 +111,9 @@ class _Append(argparse.Action):
         setattr(namespace, self.dest, (*getattr(namespace, self.dest, ()), values))
 
 
-def _default_in_words(setting: Setting, default: Any, of_config: Any, config: Path) -> str:
+def _default_in_words(setting: Setting, default: Any, of_config: Any) -> str:
     if setting.from_config:
-        return f"from the config; {config} says {of_config if of_config is not None else 'nothing'}"
+        return "from the config" if of_config is None else f"{of_config}, from the config"
     if setting.default_help is not None:
         return setting.default_help
     if isinstance(default, bool):

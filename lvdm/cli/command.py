@@ -15,12 +15,24 @@ class Parser(argparse.ArgumentParser):
 
     Args:
         description: what `--help` begins with; its line ends are kept.
+        usage: the first line of `--help`; by default made of all flags.
+        epilog: what `--help` ends with.
         argument_default: what a flag that is not given is worth; argparse.SUPPRESS leaves it out.
         add_help: whether there is a `--help`.
     """
 
-    def __init__(self, description: str | None, *, argument_default: object = None, add_help: bool = True) -> None:
+    def __init__(
+        self,
+        description: str | None,
+        *,
+        usage: str | None = None,
+        epilog: str | None = None,
+        argument_default: object = None,
+        add_help: bool = True,
+    ) -> None:
         super().__init__(
+            usage=usage,
+            epilog=epilog,
             description=description,
             formatter_class=argparse.RawDescriptionHelpFormatter,
             allow_abbrev=False,
@@ -40,9 +52,9 @@ def says_errors(main: Callable[..., int]) -> Callable[..., int]:
         try:
             with raising_on_interrupt():
                 return main(*arguments)
-        except KeyboardInterrupt:
-            print(MESSAGE, file=sys.stderr)
-            return EXIT_STATUS
+        except KeyboardInterrupt as stop:  # or Stopped, which knows its signal
+            print(str(stop) or MESSAGE, file=sys.stderr)
+            return getattr(stop, "exit_status", EXIT_STATUS)
         except (ValueError, OSError) as error:
             print(f"error: {one_line(error)}", file=sys.stderr)
             return 2

@@ -39,7 +39,9 @@ class Conditioning:
         negative: str = "",
         blend: int = 0,
     ) -> "Conditioning":
-        """Encode a schedule of (first frame, text); image tokens, if the model takes any, are those of a mid-grey picture.
+        """Encode a schedule of (first frame, text) without a picture.
+
+        With a model that takes pictures, the image tokens are those of a mid-grey one.
 
         negative: the text that guidance leads away from.
         """

@@ -19,7 +19,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from lvdm.cli.options import Options, parse_args
+from lvdm.cli.arguments import parse_args
 from lvdm.evaluation.cache import VERSION
 from lvdm.evaluation.measure import WINDOW
 from lvdm.evaluation.reading import Source
@@ -27,6 +27,7 @@ from lvdm.io.configs import read_yaml
 from lvdm.io.files import file_digest
 from lvdm.io.prompt_file import read_prompts
 from lvdm.io.prompts import Prompt
+from lvdm.pipeline.options import Options
 from lvdm.pipeline.video import Video, videos_of
 
 BASELINE = "baseline"

@@ -3,6 +3,7 @@
 import hashlib
 import os
 import shutil
+import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from itertools import count
@@ -97,3 +98,14 @@ def file_digest(path: str | Path) -> str:
         while block := file.read(1 << 22):
             digest.update(block)
     return digest.hexdigest()
+
+
+def check_writable(folder: Path, *, flag: str) -> None:
+    """Create `folder`, so that nothing is computed for a place that takes no files; ValueError names the flag."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except (OSError, ValueError) as error:
+        reason = " ".join(str(error).split())
+        raise ValueError(f"{flag} {str(folder)!r}: cannot be written ({reason})") from None

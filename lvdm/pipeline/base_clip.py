@@ -36,10 +36,10 @@ def kept_base_clip(run: Run, video: Video, conditions: Conditions) -> Tensor:
 def sample_base_clip(run: Run, conditions: Conditions) -> Tensor:
     """Sample a clean clip (1, C, f, h, w), with a progress bar; Stopped if a signal asks for it."""
     schedule = run.base_schedule()
-    steps = sample_clip(
-        conditions.denoise, schedule, frames=run.options.video_length, noise=conditions.noise
-    )
-    for clip in progress_bar(steps, total=steps_of(schedule), desc="base clip", disabled=not run.ranks.first):
+    steps = sample_clip(conditions.denoise, schedule, frames=run.options.video_length, noise=conditions.noise)
+    clip = None
+    for latents in progress_bar(steps, total=steps_of(schedule), desc="base clip", disabled=not run.ranks.first):
+        clip = latents
         run.stop.check()
     return clip
 

@@ -1,4 +1,4 @@
-"""Many videos in a row: one that fails costs that one, and the end says what became of all."""
+"""Make many videos in a row: one that fails costs that one only, and the end says what became of all."""
 
 import sys
 import traceback
@@ -17,7 +17,7 @@ from lvdm.runtime.signals import Stop
 
 @dataclass(frozen=True)
 class Summary:
-    """How many videos were made, how many were there already, and which failed, and why."""
+    """Count the videos that were made and that were there already, and say which failed, and why."""
 
     done: int
     skipped: int
@@ -29,8 +29,8 @@ class Summary:
         return "\n".join([*(f"failed: {failure}" for failure in self.failed if several), counts])
 
 
-def forget_all(videos: Iterable[Video]) -> None:
-    """Makes all `videos` ones that were never begun. One that cannot be, now, is left to its turn."""
+def begin_anew(videos: Iterable[Video]) -> None:
+    """Make all `videos` ones that were never begun. One where that fails is tried again when it is its turn."""
     for video in videos:
         with suppress(ValueError, OSError):
             video.check_places()
@@ -40,10 +40,15 @@ def forget_all(videos: Iterable[Video]) -> None:
 
 
 def make_all(videos: Sequence[Video], make: Callable[[Video], bool], *, stop: Stop, debug: bool) -> Summary:
-    """Makes each video; `make` says whether it was not there already. What fails is told and left behind.
+    """Make each video; one that fails is reported, and the others are made nevertheless.
 
-    With several ranks a failure of one alone ends the run with a RankError. Stopped if `stop` says so. With `debug`
-    failures are told with their traceback.
+    Args:
+        make: makes a video; returns False if it was complete already.
+        debug: whether failures are reported with their traceback.
+
+    Raises:
+        RankError: one of several ranks failed alone.
+        Stopped: `stop` asked for it.
     """
     ranks = stop.ranks
     done, skipped, failed = 0, 0, []

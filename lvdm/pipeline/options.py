@@ -14,7 +14,8 @@ from lvdm.pipeline.mode import Mode
 from lvdm.pipeline.settings import Affects, Range, Setting, declare, finite
 
 RESULTS = Path("results/videocraft_v2_fifo/random_noise")
-PRECISIONS = ("auto", "fp32", "bf16", "fp16")
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+PRECISIONS = ("auto", *DTYPES)
 PARALLEL = ("windows", "prompts")
 FORMATS = ("gif", "mp4")
 LARGEST_SIDE = 4096  # pixels
@@ -41,7 +42,7 @@ class Options:
 
     mode: Mode = declare(
         Mode("t2v"),
-        Setting("task and tricks, e.g. t2v_TTqcache_attn1_weighted90_unilatent", WHAT, PIXELS, short="-m", identity=str),
+        Setting("task and tricks: t2v_TTqcache_attn1_weighted90_unilatent", WHAT, PIXELS, short="-m", identity=str),
     )
     prompt: tuple[str, ...] = declare(
         (),
@@ -75,9 +76,7 @@ class Options:
     endless: bool = declare(
         False, Setting("make one video that goes on until Ctrl-C", WHAT, NOTHING, exclusive="length")
     )
-    negative_prompt: str = declare(
-        "", Setting("what guidance leads away from", WHAT, SAMPLING, default_help="nothing")
-    )
+    negative_prompt: str = declare("", Setting("what guidance leads away from", WHAT, SAMPLING, default_help="nothing"))
     prompt_blend: int = declare(
         0,
         Setting(
@@ -93,7 +92,9 @@ class Options:
     )
     fps: int | None = declare(
         None,
-        Setting("frames a second that the model is told", WHAT, SAMPLING, check=Range(1, HIGHEST_FPS), from_config=True),
+        Setting(
+            "frames a second that the model is told", WHAT, SAMPLING, check=Range(1, HIGHEST_FPS), from_config=True
+        ),
     )
     image_fit: str | None = declare(
         None,
@@ -118,9 +119,7 @@ class Options:
         None,
         Setting("f, frames of a window, even, at most the model's temporal_length", SAMPLE, SAMPLING, from_config=True),
     )
-    num_partitions: int = declare(
-        4, Setting("n, windows in the queue", SAMPLE, SAMPLING, short="-n", check=Range(1))
-    )
+    num_partitions: int = declare(4, Setting("n, windows in the queue", SAMPLE, SAMPLING, short="-n", check=Range(1)))
     num_inference_steps: int | None = declare(
         None, Setting("denoising steps; must be f*n", SAMPLE, NOTHING, default_help="f*n")
     )
@@ -132,7 +131,8 @@ class Options:
         Setting("scale of classifier-free guidance; 1 is none", SAMPLE, SAMPLING, check=finite, from_config=True),
     )
     lookahead_denoising: bool = declare(
-        True, Setting("denoise each frame with f/2 cleaner ones in sight, for twice the work", SAMPLE, PIXELS, short="-ld")
+        True,
+        Setting("give each frame f/2 cleaner ones to look at, for twice the work", SAMPLE, PIXELS, short="-ld"),
     )
     qcache_weight: float | None = declare(
         None,
@@ -175,9 +175,7 @@ class Options:
     offload: bool = declare(
         False, Setting("keep on the device only the network that computes: less memory, slower", COMPUTE, NOTHING)
     )
-    num_processes: int = declare(
-        1, Setting("processes that share the prompts", COMPUTE, NOTHING, check=Range(1))
-    )
+    num_processes: int = declare(1, Setting("processes that share the prompts", COMPUTE, NOTHING, check=Range(1)))
     rank: int = declare(0, Setting("which of them this one is, from 0", COMPUTE, NOTHING))
     parallel: str = declare(
         "windows", Setting("what the processes of torchrun share", COMPUTE, NOTHING, choices=PARALLEL)
@@ -186,9 +184,7 @@ class Options:
     experiment: str | None = declare(
         None, Setting("name of the videos and of their folder", WRITE, NOTHING, short="-ex", default_help="the mode")
     )
-    output_dir: Path | None = declare(
-        None, Setting("folder of the results", WRITE, NOTHING, default_help=str(RESULTS))
-    )
+    output_dir: Path | None = declare(None, Setting("folder of the results", WRITE, NOTHING, default_help=str(RESULTS)))
     output_fps: int | None = declare(
         None,
         Setting("frames a second of the files", WRITE, FILES, check=Range(1, HIGHEST_FPS), from_config=True),
@@ -218,7 +214,7 @@ class Options:
     @property
     def unet_dtype(self) -> torch.dtype:
         """The number format of the U-Net."""
-        return {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[self.precision]
+        return DTYPES[self.precision]
 
     @property
     def steps(self) -> int:

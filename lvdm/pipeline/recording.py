@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lvdm.io.frames import to_uint8
+from lvdm.io.images import to_uint8
 from lvdm.io.writers.video_files import NO_FILES, VideoFiles, open_files
 from lvdm.models.ddpm3d import LatentDiffusion
 from lvdm.pipeline.conditions import Conditions

@@ -75,8 +75,6 @@ def resolved(options: Options) -> Options:
         sharing=local_world_size() if options.parallel == "windows" else 1,
     )
     _needed(options, "ckpt_path")
-    if not options.prompt:
-        _needed(options, "prompt_file")
     experiment = str(options.mode) if options.experiment is None else options.experiment
     return replace(
         options,
@@ -199,9 +197,13 @@ def _check_combinations(options: Options) -> None:
             f"--image_fit {options.image_fit!r}: only --mode i2v reads pictures, and it is {str(options.mode)!r}"
         )
     if options.image and not options.prompt:
-        raise ValueError(f"--image {str(options.image[0])!r}: goes with --prompt; in a --prompt_file, lines name pictures")
+        raise ValueError(
+            f"--image {str(options.image[0])!r}: goes with --prompt; in a --prompt_file, lines name pictures"
+        )
     if options.image and not options.mode.from_picture:
-        raise ValueError(f"--image {str(options.image[0])!r}: only --mode i2v reads pictures, and it is {str(options.mode)!r}")
+        raise ValueError(
+            f"--image {str(options.image[0])!r}: only --mode i2v reads pictures, and it is {str(options.mode)!r}"
+        )
 
 
 def _needed(options: Options, name: str) -> Any:

@@ -1,15 +1,19 @@
 """Hold what the videos of a run share."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import torch
 
 from lvdm.diffusion.schedule import SPACINGS, NoiseSchedule, fifo_spacing
 from lvdm.models.ddpm3d import LatentDiffusion
+from lvdm.models.loading import load_model
 from lvdm.pipeline.options import Options
-from lvdm.runtime.batching import Workers
+from lvdm.runtime.batching import Workers, workers_of
 from lvdm.runtime.compile import Compiled
 from lvdm.runtime.distributed import ALONE, Ranks
+from lvdm.runtime.process import process_settings
 from lvdm.runtime.signals import Stop
 
 
@@ -46,6 +50,26 @@ class Run:
     def queue_schedule(self) -> NoiseSchedule:
         """Return the noise levels of the queue: one for every slot."""
         timesteps = fifo_spacing(self.options.steps)
-        return NoiseSchedule.of_model(
-            self.model, timesteps, eta=self.options.eta, use_scale=self.options.queue_scale
-        )
+        return NoiseSchedule.of_model(self.model, timesteps, eta=self.options.eta, use_scale=self.options.queue_scale)
+
+
+def load_network(options: Options) -> LatentDiffusion:
+    """Load the model that resolved options name, ready to sample; errors as of `lvdm.models.loading.load_model`."""
+    return load_model(
+        options.config,
+        options.ckpt_path,
+        device=torch.device(options.device),
+        unet_dtype=options.unet_dtype,
+        offloaded=options.offloaded,
+    )
+
+
+@contextmanager
+def computing(model: LatentDiffusion, options: Options, ranks: Ranks, stop: Stop) -> Iterator[Run]:
+    """Yield a run whose workers and process settings hold within this context."""
+    device = model.betas.device
+    with (
+        workers_of(device, rows=options.rows) as workers,
+        process_settings(device, allow_tf32=options.precision != "fp32"),
+    ):
+        yield Run(model, options, workers, ranks, stop, Compiled(model.unet) if options.compile else None)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from lvdm.io.frames import to_uint8
+from lvdm.io.images import to_uint8
 from lvdm.io.lock import folder_lock
 from lvdm.io.writers.gif import GifWriter
 from lvdm.pipeline.conditions import Conditions

@@ -1,4 +1,7 @@
-"""Declare a setting once: its help, its check and what it affects. Parser, help and identity of a run derive from it."""
+"""Declare a setting once: its help, its check and what it affects.
+
+The parser, its help, the identity of a run, the key of its base clip and its record derive from that.
+"""
 
 import math
 from collections.abc import Callable, Mapping, Sequence

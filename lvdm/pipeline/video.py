@@ -143,4 +143,3 @@ def videos_of(prompts: Sequence[Prompt], options: Options, *, digest: str) -> li
     model = json.dumps(read_config(options.config)["model"], sort_keys=True, default=str)
     contents = {"config": sha256(model.encode()).hexdigest(), "ckpt_path": digest}
     return [Video.of(prompt, options, contents=contents) for prompt in prompts]
-

@@ -9,7 +9,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from lvdm.runtime.cpu import keep_freed_memory, usable_cores
+from lvdm.runtime.cpu import usable_cores
 from lvdm.runtime.distributed import local_world_size
 from lvdm.runtime.progress import print_above
 
@@ -52,6 +52,7 @@ class Workers:
         """function(*batch), each (N, ...). If a part takes more memory than there is, parts are halved for good."""
         total = len(batch[0])
         asked = self.memory if self.undecided else None
+        function = in_mode_of_caller(function)
         while True:
             rows = self.rows or (2 if asked else total)  # two are the halves of a window
             parts = max(self.shares, math.ceil(total / rows))
@@ -105,22 +106,28 @@ def is_out_of_memory(error: RuntimeError) -> bool:
 
 @contextmanager
 def workers_of(device: torch.device, *, rows: int | None) -> Iterator[Workers]:
-    """On a CPU a thread for each core, in which torch uses that core alone; beyond SHARES cores, torch uses several in
-    each. Else the device itself.
+    """Yield the workers of a device: on a CPU a thread for each core, in which torch uses that core alone.
+
+    Beyond SHARES cores, torch uses several in each thread. Other devices compute a batch at once.
 
     rows: at most so many rows of a batch in a part; None for as many as fit.
     """
     if device.type != "cpu":
         yield Workers(rows=rows, memory=CudaMemory(device) if device.type == "cuda" else None)
         return
-    cores = max(1, usable_cores() // local_world_size())  # the others of torchrun's processes have theirs
-    keep_freed_memory()
-    own_threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # idle threads of this one would spin and take the workers' time
-    try:
-        each = max(1, cores // SHARES)
-        with ThreadPoolExecutor(min(cores, SHARES), initializer=torch.set_num_threads, initargs=(each,)) as threads:
-            # 4 rows of the embedded model stay in a core's cache.
-            yield Workers(SHARES, rows=rows or 4, run=threads.map)
-    finally:
-        torch.set_num_threads(own_threads)
+    cores = max(1, usable_cores() // local_world_size())  # torchrun's other processes have theirs
+    each = max(1, cores // SHARES)
+    with ThreadPoolExecutor(min(cores, SHARES), initializer=torch.set_num_threads, initargs=(each,)) as threads:
+        # 4 rows of the embedded model stay in a core's cache.
+        yield Workers(SHARES, rows=rows or 4, run=threads.map)
+
+
+def in_mode_of_caller(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """Return `function` for other threads, with the caller's inference and gradient modes, which each thread has."""
+    inference, gradients = torch.is_inference_mode_enabled(), torch.is_grad_enabled()
+
+    def call(*arguments: Tensor) -> Tensor:
+        with torch.inference_mode(inference), torch.set_grad_enabled(gradients):
+            return function(*arguments)
+
+    return call

@@ -11,16 +11,20 @@ from torch import Tensor, nn
 from lvdm.diffusion.conditioning import Conditioning
 from lvdm.diffusion.guidance import GuidedDenoiser
 from lvdm.diffusion.noise import KeyedNoise
-from lvdm.diffusion.schedule import TRAIN_STEPS, DDIMSchedule, per_frame, sample_clip
+from lvdm.diffusion.schedule import TRAIN_STEPS, NoiseSchedule, fifo_spacing
 from lvdm.models.ddpm3d import LatentDiffusion
 from lvdm.modules.attention import TemporalTransformer
 from lvdm.modules.networks.openaimodel3d import ResBlock, UNetModel
+from lvdm.sampling.base_clip import sample_clip
 from lvdm.training.optimization import Optimization, warmup_cosine
+
+SAMPLE_GUIDANCE = 4.0
+SAMPLE_FPS = 8
 
 
 @dataclass(frozen=True)
 class Objective:
-    """What a step is trained on.
+    """Say what a step is trained on.
 
     Each clip is noised at one timestep, or, for a share of `diagonal`, at timesteps that rise from frame to frame as in
     FIFO's queue (and as Diffusion Forcing, arXiv 2407.01392, trains all of them). `frames` frames of
@@ -41,43 +45,44 @@ class Objective:
 
 
 class DiffusionTraining(LightningModule):
-    """Mean squared error of the predicted v (or noise). Trains U-Net and encoders; the first stage stands by."""
+    """Train U-Net and encoders on the mean squared error of the predicted v or noise; the autoencoder is fixed."""
 
     def __init__(self, model: LatentDiffusion, *, optimization: Optimization, objective: Objective):
         super().__init__()
         self.model = model
         self.optimization = optimization
         self.objective = objective
+        self.schedule = NoiseSchedule.of_model(model, torch.arange(TRAIN_STEPS), eta=0.0)
         self.model.first_stage_model.requires_grad_(False)
 
     def training_step(self, batch: dict, index: int) -> Tensor:
-        """`batch`: "clips" and/or "frames", each as lvdm.data.latents.LatentClips gives them."""
+        """Return the loss of a batch: "clips", "frames" or both, each as lvdm.data.latents.LatentClips gives them."""
         losses = {}
         if "frames" in batch:
             frames = some_frames(batch["frames"], self.objective.frames)
             clips, count = frames["latents"].shape[0], frames["latents"].shape[2]
-            timesteps = torch.randint(TRAIN_STEPS, (clips, count), device=self.device)
-            recent = torch.zeros(clips, dtype=torch.bool, device=self.device)
+            timesteps = torch.randint(TRAIN_STEPS, (clips, count))
+            recent = torch.zeros(clips, dtype=torch.bool)
             with without_temporal_layers(self.model.unet):
                 losses["frames"] = self.loss(frames, timesteps, recent)
         if "clips" in batch:
             clips, _, length = batch["clips"]["latents"].shape[:3]
-            rising = torch.rand(clips, device=self.device) < self.objective.diagonal
+            rising = torch.rand(clips) < self.objective.diagonal
             losses["clips"] = self.loss(batch["clips"], clip_timesteps(rising, length), ~rising)
         self.log_dict({f"loss_{name}": loss for name, loss in losses.items()}, prog_bar=True)
         return sum(losses.values())
 
     def loss(self, batch: dict, timesteps: Tensor, recent: Tensor) -> Tensor:
-        """The objective on latents (B, C, T, h, w) noised at `timesteps` (B, T); `recent` (B,) as in `context`."""
+        """Return the mean error on latents (B, C, T, h, w) that are noised at `timesteps` (B, T), on the CPU.
+
+        recent: (B,) as in `context`.
+        """
         x0 = batch["latents"].float()
         noise = torch.randn_like(x0)
-        signal = per_frame(self.model.sqrt_alphas_cumprod, timesteps)
-        spread = per_frame(self.model.sqrt_one_minus_alphas_cumprod, timesteps)
-        if self.model.use_scale:
-            x0 = x0 * per_frame(self.model.scale_arr, timesteps)
-        x = signal * x0 + spread * noise
-        output = self.model.unet(x, timesteps, self.context(batch, recent), batch["fps"]).float()
-        target = signal * noise - spread * x0 if self.model.parameterization == "v" else noise
+        x = self.schedule.q_sample(x0, timesteps, noise)
+        target = self.schedule.target(x0, timesteps, noise)
+        context = self.context(batch, recent.to(self.device))
+        output = self.model.unet(x, timesteps.to(self.device), context, batch["fps"]).float()
         error = (output - target).square()
         if "mask" in batch:
             weight = self.objective.object_weight
@@ -87,10 +92,10 @@ class DiffusionTraining(LightningModule):
         return error.mean()
 
     def context(self, batch: dict, recent: Tensor) -> Tensor:
-        """Context (B, 1, L, D) of captions and, if the model takes them, pictures, some left out for guidance.
+        """Return the context (B, 1, L, D) of captions and pictures, some of them left out for guidance.
 
-        A clip has several pictures to go on from. The first is its own first frame, which a base clip has; `recent`
-        (B,) says for which clips. The others get the last, an earlier frame: in a long video the picture is long ago.
+        A clip has several pictures to begin from. Where `recent` (B,) is set, it gets the first, which is its own first
+        frame, as a base clip has it. The others get the last, an earlier frame, as the late frames of a long video.
         """
         captions = batch["caption"]
         kept = torch.rand(len(captions)) >= self.objective.caption_dropout
@@ -106,23 +111,24 @@ class DiffusionTraining(LightningModule):
     def sample_sheet(
         self, captions: list[str], shape: tuple[int, int, int, int], *, pictures: Tensor | None, steps: int = 16
     ) -> Tensor:
-        """A clip of each of `captions`, sampled from latents of `shape` (C, T, h, w); one a row, (3, N H, T W).
+        """Sample a clip of each of `captions` and return them as one picture, a clip a row: (3, N H, T W).
 
-        pictures (N, 3, H, W) in [-1, 1] stand in front of their clips.
+        Args:
+            shape: (C, T, h, w) of a clip's latents.
+            pictures: (N, 3, H, W) in [-1, 1], that the clips begin from; each stands in front of its clip.
+            steps: of DDIM.
         """
         model = self.model
-        schedule = DDIMSchedule.of_model(model, steps, eta=0.0)
+        schedule = NoiseSchedule.of_model(model, fifo_spacing(steps), eta=0.0)
         rows = []
         for index, caption in enumerate(captions):
-            conditioning = Conditioning.of_text(model, [(0, caption)], fps=8)
+            conditioning = Conditioning.of_text(model, [(0, caption)], fps=SAMPLE_FPS)
             if pictures is not None:
                 conditioning = conditioning.with_picture(model.encode_pictures(pictures[index : index + 1]))
             noise = KeyedNoise(index, caption, 0, (shape[0], *shape[2:]), self.device)
-            x = noise.draw("base", range(shape[1]), [steps] * shape[1])
-            denoise = GuidedDenoiser(model.unet, conditioning, scale=4.0)
-            for sampled in sample_clip(denoise, schedule, x, noise=lambda level: None):
-                x = sampled
-            frames = list(model.decode(x[0].transpose(0, 1)))
+            denoise = GuidedDenoiser(model.unet, conditioning, scale=SAMPLE_GUIDANCE)
+            *_, clip = sample_clip(denoise, schedule, frames=shape[1], noise=noise)
+            frames = list(model.decode(clip[0].transpose(0, 1)))
             rows.append(torch.cat(frames if pictures is None else [pictures[index], *frames], dim=2))
         return torch.cat(rows, dim=1)
 
@@ -132,9 +138,11 @@ class DiffusionTraining(LightningModule):
 
 
 def contrast(latents: Tensor, mask: Tensor) -> Tensor:
-    """(B, 1, 1, 1, 1): the mean squared distance, summed over channels, of objects from the background's mean.
+    """Return the mean squared distance, summed over channels, of objects from the background's mean: (B, 1, 1, 1, 1).
 
-    latents (B, C, T, h, w); mask (B, 1, T, h, w), the share of each cell that objects cover.
+    Args:
+        latents: (B, C, T, h, w).
+        mask: (B, 1, T, h, w), the share of each cell that objects cover.
     """
     cells, clip = (2, 3, 4), (1, 2, 3, 4)
     bare = (mask < 0.01).float()
@@ -144,10 +152,10 @@ def contrast(latents: Tensor, mask: Tensor) -> Tensor:
 
 
 def clip_timesteps(rising: Tensor, length: int) -> Tensor:
-    """Timesteps (B, T) of a batch of clips: where `rising` (B,), a stretch of FIFO's diagonal, else constant in a clip.
+    """Return timesteps (B, T) of a batch of clips: a stretch of FIFO's diagonal where `rising` (B,), else constant.
 
     A diagonal rises by 8 to 32 timesteps a frame (8 to 2 partitions of a 16-frame model) and may begin below 0, where
-    it is cut: those frames are the clean ones that lookahead puts in front.
+    it is clipped: those frames are the clean ones that lookahead puts in front.
     """
     clips, device = len(rising), rising.device
     constant = torch.randint(TRAIN_STEPS, (clips, 1), device=device).expand(-1, length)
@@ -159,14 +167,14 @@ def clip_timesteps(rising: Tensor, length: int) -> Tensor:
 
 
 def some_frames(batch: dict, count: int) -> dict:
-    """`batch` with `count` random frames of every clip, the same ones in all clips."""
+    """Return `batch` with `count` random frames of every clip, the same ones in all clips."""
     chosen = torch.randperm(batch["latents"].shape[2], device=batch["latents"].device)[:count]
     return batch | {key: batch[key][:, :, chosen] for key in ("latents", "mask") if key in batch}
 
 
 @contextmanager
 def without_temporal_layers(unet: UNetModel) -> Iterator[None]:
-    """Within this context `unet` treats every frame as a picture of its own (Video LDM, arXiv 2304.08818)."""
+    """Make `unet` treat every frame as a picture of its own within this context (Video LDM, arXiv 2304.08818)."""
     removed: list[tuple[nn.Module, str, nn.Module]] = []
 
     def swap(parent: nn.Module, name: str, replacement: nn.Module | None) -> None:

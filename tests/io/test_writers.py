@@ -1,8 +1,5 @@
-import json
-import time
 import tracemalloc
 from contextlib import suppress
-from pathlib import Path
 
 import imageio.v3 as iio
 import imageio_ffmpeg
@@ -11,20 +8,14 @@ import pytest
 import torch
 from PIL import Image
 
-from lvdm.cli.options import parse_args
 from lvdm.io.files import remove
 from lvdm.io.images import to_uint8
-from lvdm.io.prompts import Prompt
 from lvdm.io.writers.base import LostFileError
 from lvdm.io.writers.gif import GifWriter
 from lvdm.io.writers.mp4 import Mp4Writer
 from lvdm.io.writers.png import PngWriter
 from lvdm.io.writers.sheet import ContactSheetWriter
 from lvdm.io.writers.video_files import open_files
-from lvdm.pipeline.record import Stopwatch, write_record
-from lvdm.pipeline.state import RunState
-from lvdm.pipeline.video import Video
-from lvdm.sampling.queue import LatentQueue
 
 COMMENT = "a cat, 4k; über = {größer} 'x' \"y\" \\ 猫 | seed 321 | mode t2v_TTqcache_attn1 " + "long " * 100 + "end"
 COLORS = ((224, 40, 40), (40, 176, 60), (48, 80, 240), (248, 216, 32), (160, 50, 208))
@@ -288,52 +279,3 @@ def test_memory_does_not_grow_with_the_video(tmp_path):
         after, _ = tracemalloc.get_traced_memory()
         tracemalloc.stop()
     assert after - before < 300 * frame.nbytes / 10
-
-
-@pytest.fixture
-def options(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    unet, first_stage = {"temporal_length": 16, "channel_mult": [1]}, {"ddconfig": {"ch_mult": [1, 2]}}
-    params = {"unet_config": {"params": unet}, "first_stage_config": {"params": first_stage}, "image_size": [32, 48]}
-    Path("c.yaml").write_text(json.dumps({"model": {"target": "LatentDiffusion", "params": params}}))
-    line = "--config c.yaml --ckpt_path m.ckpt -p p.txt -m t2v_weighted90_TTqcache --output_dir out --device cpu"
-    return parse_args(line.split())
-
-
-@pytest.fixture
-def video(options):
-    return Video.of(Prompt('über\n"cat"', 1, seed=5, repetition=1), options, digest="12ab")
-
-
-def test_record(video, options):
-    queue = LatentQueue(torch.zeros(1), torch.tensor([0]), torch.tensor([20]), window=2, stride=2)
-    state = RunState(video.settings, queue, None, {}, {"base clip": 1.5, "queue": 8.5})
-    for _ in range(2):  # the second time over the first
-        write_record(video, state, options=options, checkpoint_digest="12ab")
-    assert [entry.name for entry in video.folder.iterdir()] == [f"{options.mode}.json"]
-    record = json.loads(video.record.read_text(encoding="utf-8"))
-    assert (record["prompt"], record["seed"], record["frames"], record["repetition"]) == (video.prompt.text, 5, 20, 1)
-    assert record["mode"] == record["options"]["mode"] == "t2v_TTqcache_attn1_weighted90"
-    assert record["model"] == {"config": "c.yaml", "checkpoint": "m.ckpt", "digest": "12ab"}
-    assert record["options"].keys() >= set(options.__dataclass_fields__)
-    assert (record["options"]["output_dir"], record["options"]["num_inference_steps"]) == ("out", 64)
-    assert record["seconds"] == {"base clip": 1.5, "queue": 8.5, "total": 10.0, "per_frame": 0.5}
-    assert {"python", "torch", "numpy", "open_clip_torch", "pytorch-lightning", "imageio"} == record["packages"].keys()
-    assert all(record["packages"].values())
-    assert record["date"].endswith("+00:00")
-
-
-def test_files_say_prompt_seed_and_mode(video):
-    assert video.comment == 'über\n"cat" | seed 5 | mode t2v_TTqcache_attn1_weighted90'
-
-
-def test_stopwatch_gives_each_stage_its_own_time():
-    start = time.perf_counter()
-    watch = Stopwatch()
-    time.sleep(0.02)
-    watch.lap("first")
-    watch.lap("second")
-    assert list(watch.laps) == ["first", "second"]
-    assert Stopwatch({"first": 5.0}).laps == {"first": 5.0}  # of an earlier run
-    assert watch.laps["first"] >= 0.02
-    assert sum(watch.laps.values()) <= time.perf_counter() - start

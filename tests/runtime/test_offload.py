@@ -5,7 +5,7 @@ import torch
 from helpers import ROOT, command, prompt_file
 from torch import nn
 
-from lvdm.cli.options import parse_args
+from lvdm.cli.arguments import parse_args
 from lvdm.models.loading import build_on_meta
 from lvdm.runtime.offload import networks_of, offload_to_host
 

@@ -14,12 +14,13 @@ from helpers import assert_agrees, golden, golden_json, with_golden_weights
 from lvdm.diffusion.conditioning import Conditioning
 from lvdm.diffusion.guidance import GuidedDenoiser
 from lvdm.diffusion.noise import KeyedNoise
-from lvdm.diffusion.schedule import DDIMSchedule, fifo_spacing, sample_clip, videocrafter_spacing
+from lvdm.diffusion.schedule import CLEAN, NoiseSchedule, fifo_spacing, videocrafter_spacing
 from lvdm.models.ddpm3d import linear_betas, schedule_buffers, signal_scales
 from lvdm.modules.networks.openaimodel3d import UNetModel
 from lvdm.runtime.batching import Workers, workers_of
 from lvdm.runtime.compile import Compiled
 from lvdm.runtime.offload import offload_to_host
+from lvdm.sampling.base_clip import sample_clip
 from lvdm.sampling.queue import LatentQueue
 from lvdm.sampling.sampler import denoise_queue, fifo
 from lvdm.sampling.taps.query_reuse import QueryReuse, reuse_queries
@@ -58,18 +59,26 @@ def test_buffers():
     np.testing.assert_allclose(fixed, vectors["scale_arr"][:1000], rtol=1e-6)
 
 
+def sigmas_of(schedule: NoiseSchedule) -> torch.Tensor:
+    """The deviation of the noise that the step from each level to the one below adds, read off the step itself."""
+    level = torch.arange(len(schedule))[None]
+    nothing, noise = (fill(1, 1, len(schedule), 1, 1) for fill in (torch.zeros, torch.ones))
+    after, _ = schedule.step(nothing, nothing, level, level - 1, noise)
+    return after.flatten()
+
+
 @pytest.mark.parametrize("eta", [0, 1])
 @pytest.mark.parametrize("steps", [16, 64])
 def test_tables(steps, eta):
     vectors = golden("schedule.npz")
-    schedule = DDIMSchedule.from_tables(ACP, fifo_spacing(steps), eta=eta, signal_scales=SCALES)
+    schedule = NoiseSchedule.from_tables(ACP, fifo_spacing(steps), eta=eta, signal_scales=SCALES)
     assert schedule.timesteps.tolist() == vectors[f"timesteps_S{steps}"].tolist()
     tables = {
-        f"alphas_S{steps}": schedule.alphas,
-        f"alphas_prev_S{steps}": schedule.alphas_prev,
-        f"sigmas_S{steps}_eta{eta}": schedule.sigmas,
-        f"scale_arr_S{steps}": schedule.scales,
-        f"scale_arr_prev_S{steps}": schedule.scales_prev,
+        f"alphas_S{steps}": schedule.alphas[1:],
+        f"alphas_prev_S{steps}": schedule.alphas[:-1],
+        f"sigmas_S{steps}_eta{eta}": sigmas_of(schedule),
+        f"scale_arr_S{steps}": schedule.scales[1:],
+        f"scale_arr_prev_S{steps}": schedule.scales[:-1],
     }
     for name, table in tables.items():
         np.testing.assert_allclose(table, vectors[name], rtol=1e-5, atol=1e-7)
@@ -81,21 +90,31 @@ def test_videocrafter_spacing_has_its_true_number_of_steps():
     assert spacing[:3].tolist() == [1, 16, 31]
     assert spacing.max() < 1000
     assert videocrafter_spacing(1008).diff().min() >= 0  # more steps than timesteps: every one of them
-    assert not DDIMSchedule.from_tables(ACP, spacing, eta=0).ends_in_place
+    assert not NoiseSchedule.from_tables(ACP, spacing, eta=0).ends_in_place
+
+
+@dataclass(frozen=True)
+class RecordedClip:
+    """A source of noise that answers with the recorded first latents, then with the recorded noise of each step."""
+
+    first: torch.Tensor
+    steps: Iterator[torch.Tensor]
+
+    def draw(self, purpose, frames, levels):
+        return {"base": lambda: self.first, "base step": lambda: next(self.steps)[None]}[purpose]()
 
 
 @pytest.mark.parametrize("name", ["base_eta0_scale.npz", "base_eta1_noscale.npz"])
 def test_base_clip(unet, name):
     vectors = golden(name)
-    schedule = DDIMSchedule.from_tables(
+    schedule = NoiseSchedule.from_tables(
         ACP,
         fifo_spacing(vectors["steps"].item()),
         eta=vectors["eta"].item(),
         signal_scales=SCALES if vectors["use_scale"] else None,
     )
-    drawn = iter(vectors.get("step_noise", ()))
-    noise = (lambda level: next(drawn)[None]) if "step_noise" in vectors else (lambda level: None)
-    *_, clip = sample_clip(guided(unet, vectors), schedule, vectors["x_T"], noise=noise)
+    noise = RecordedClip(vectors["x_T"], iter(vectors.get("step_noise", ())))
+    *_, clip = sample_clip(guided(unet, vectors), schedule, frames=vectors["x_T"].shape[2], noise=noise)
     assert_agrees(clip, vectors["final"], 1e-4)
 
 
@@ -110,7 +129,7 @@ class Recorded:
         return self.tensor
 
 
-def queue_of(vectors: dict, schedule: DDIMSchedule) -> LatentQueue:
+def queue_of(vectors: dict, schedule: NoiseSchedule) -> LatentQueue:
     f = vectors["video_length"].item()
     return LatentQueue.from_clip(
         vectors["video"],
@@ -131,7 +150,7 @@ def queue_of(vectors: dict, schedule: DDIMSchedule) -> LatentQueue:
 )
 def test_fifo(unet, name, rule):
     vectors = golden(name)
-    schedule = DDIMSchedule.from_tables(ACP, fifo_spacing(64), eta=vectors["eta"].item())
+    schedule = NoiseSchedule.from_tables(ACP, fifo_spacing(64), eta=vectors["eta"].item())
     queue = queue_of(vectors, schedule)
     assert_agrees(queue.latents, vectors["queue_init"])
     denoise = guided(unet, vectors)
@@ -148,7 +167,7 @@ def test_fifo(unet, name, rule):
 def test_window_batches_give_the_same(unet):
     """In one batch, one by one, by threes and by n: the same queue after a pass."""
     vectors = golden("fifo_lookahead_eta1.npz")
-    schedule = DDIMSchedule.from_tables(ACP, fifo_spacing(64), eta=1)
+    schedule = NoiseSchedule.from_tables(ACP, fifo_spacing(64), eta=1)
     queue = queue_of(vectors, schedule)
     noise = vectors["step_noise"][0][None]
     whole = denoise_queue(guided(unet, vectors), schedule, queue, noise=noise)
@@ -160,7 +179,7 @@ def test_window_batches_give_the_same(unet):
 def test_threads_give_the_same_with_a_q_cache(unet):
     """Parts on two threads at once keep their queries apart."""
     vectors = golden("fifo_qcache_unilatent_eta0.npz")
-    schedule = DDIMSchedule.from_tables(ACP, fifo_spacing(64), eta=0)
+    schedule = NoiseSchedule.from_tables(ACP, fifo_spacing(64), eta=0)
     queue = queue_of(vectors, schedule)
     with reuse_queries(unet, QueryReuse("TT", "attn1", 0.9)), ThreadPoolExecutor(2) as threads:
         denoise = guided(unet, vectors, workers=Workers(2, rows=2, run=threads.map))
@@ -175,7 +194,7 @@ class Small:
 
     unet: UNetModel
     conditioning: Conditioning
-    schedule: DDIMSchedule
+    schedule: NoiseSchedule
     noise: KeyedNoise
     queue: LatentQueue
     scale: float
@@ -191,7 +210,7 @@ class Small:
         contexts = torch.randn(1 + prompts, 1, 77 + 4, 8).to(device)
         starts = 8 * torch.arange(prompts)
         conditioning = Conditioning(contexts[1:], starts, 2, contexts[:1], torch.tensor([8], device=device))
-        schedule = DDIMSchedule.from_tables(ACP, fifo_spacing(16), eta=1)
+        schedule = NoiseSchedule.from_tables(ACP, fifo_spacing(16), eta=1)
         noise = KeyedNoise(0, "", 0, (4, 4, 4), device)
         queue = LatentQueue.from_clip(noise.draw("base", range(8), [0] * 8), schedule, noise=noise, stride=4)
         return cls(unet.to(device), conditioning, schedule, noise, queue, scale)
@@ -290,15 +309,29 @@ def test_v_and_eps_are_two_names_of_one_step(use_scale):
     level = torch.randint(1, 16, (1, 6), generator=generator)
     scales = SCALES if use_scale else None
     by_eps, by_v = (
-        DDIMSchedule.from_tables(ACP, fifo_spacing(16), eta=0, parameterization=name, signal_scales=scales)
+        NoiseSchedule.from_tables(ACP, fifo_spacing(16), eta=0, parameterization=name, signal_scales=scales)
         for name in ("eps", "v")
     )
-    x = by_eps.noised(x0, level, eps)
-    alpha, scale = (table[level][:, None, :, None, None] for table in (by_eps.alphas, by_eps.scales))
-    v = alpha.sqrt() * eps - (1 - alpha).sqrt() * (scale * x0)
-    below = by_eps.noised(x0, level - 1, eps)
-    assert_agrees(by_eps.step(x, eps, level, None), below, 1e-4)
-    assert_agrees(by_v.step(x, v, level, None), below, 1e-4)
+    x = by_eps.q_sample(x0, level, eps)
+    v = by_v.target(x0, level, eps)
+    below = by_eps.q_sample(x0, level - 1, eps)
+    for schedule, output in ((by_eps, by_eps.target(x0, level, eps)), (by_v, v)):
+        after, predicted = schedule.step(x, output, level, level - 1, None)
+        assert_agrees(after, below, 1e-4)
+        assert_agrees(predicted, x0, 1e-3)
+
+
+def test_one_step_over_several_levels_is_several_steps():
+    """Without noise, and with a network that is right, a step to any lower level ends where single steps end."""
+    generator = torch.Generator().manual_seed(0)
+    x0, eps = torch.randn(2, 1, 4, 6, 2, 2, generator=generator)
+    schedule = NoiseSchedule.from_tables(ACP, fifo_spacing(16), eta=0, parameterization="v", signal_scales=SCALES)
+    level = torch.tensor([[15, 9, 3, 15, 1, 0]])
+    for lower in (torch.tensor([[3, 8, 0, CLEAN, CLEAN, CLEAN]]), torch.full((1, 6), CLEAN)):
+        x = schedule.q_sample(x0, level, eps)
+        after, _ = schedule.step(x, schedule.target(x0, level, eps), level, lower, None)
+        expected = schedule.q_sample(x0, lower, eps)
+        assert_agrees(after, expected, 1e-4)
 
 
 def test_queue_scale_changes_start_and_steps():
@@ -308,7 +341,7 @@ def test_queue_scale_changes_start_and_steps():
     plain, scaled = (
         LatentQueue.from_clip(
             clip,
-            DDIMSchedule.from_tables(ACP, fifo_spacing(16), eta=0, signal_scales=table),
+            NoiseSchedule.from_tables(ACP, fifo_spacing(16), eta=0, signal_scales=table),
             noise=Recorded(noise),
             stride=4,
         )
@@ -316,9 +349,9 @@ def test_queue_scale_changes_start_and_steps():
     )
     np.testing.assert_allclose(scaled.latents.flatten(), plain.latents.flatten() * SCALES[fifo_spacing(16)], rtol=1e-6)
     # A network that answers with the true noise (none): scaled signals arrive where the next level's scale says.
-    schedule = DDIMSchedule.from_tables(ACP, fifo_spacing(16), eta=0, signal_scales=SCALES)
+    schedule = NoiseSchedule.from_tables(ACP, fifo_spacing(16), eta=0, signal_scales=SCALES)
     after = denoise_queue(lambda x, timesteps, frames: torch.zeros_like(x), schedule, scaled, noise=None)
-    below = (schedule.alphas_prev.sqrt() * schedule.scales_prev)[None, None, :, None, None]
+    below = (schedule.alphas[:-1].sqrt() * schedule.scales[:-1]).float()[None, None, :, None, None]
     torch.testing.assert_close(after.latents, below, atol=1e-5, rtol=1e-5)
 
 
@@ -329,7 +362,7 @@ def test_fifo_with_relative_position_and_other_q_caches(rule):
     relative = UNetModel(**params | {"use_relative_position": True, "temporal_conv": False})
     relative = with_golden_weights(relative, "model.diffusion_model.")
     vectors = golden("fifo_no_lookahead_eta1.npz")
-    schedule = DDIMSchedule.from_tables(ACP, fifo_spacing(64), eta=0)
+    schedule = NoiseSchedule.from_tables(ACP, fifo_spacing(64), eta=0)
     queue = queue_of(vectors, schedule)
     plain = denoise_queue(guided(relative, vectors), schedule, queue, noise=None)
     with reuse_queries(relative, rule):
@@ -341,7 +374,7 @@ def test_fifo_with_relative_position_and_other_q_caches(rule):
 @pytest.mark.parametrize(("f", "n", "stride"), [(2, 1, 1), (4, 1, 2), (4, 3, 4), (16, 4, 4), (16, 4, 16)])
 def test_windows_write_every_active_slot_once(f, n, stride):
     """A pass with a network that answers with its own input's level and frame must put each answer in its slot."""
-    schedule = DDIMSchedule.from_tables(ACP, fifo_spacing(f * n), eta=0)
+    schedule = NoiseSchedule.from_tables(ACP, fifo_spacing(f * n), eta=0)
     queue = LatentQueue.from_clip(
         torch.zeros(1, 1, f, 1, 1), schedule, noise=Recorded(torch.randn(1, 1, f * n + f - stride, 1, 1)), stride=stride
     )
@@ -357,12 +390,14 @@ def test_windows_write_every_active_slot_once(f, n, stride):
     after = denoise_queue(denoise, schedule, queue, noise=None)
     assert seen[0].shape == (f * n // stride, f)
     answer = schedule.timesteps[queue.levels[queue.active]].float()[None, None, :, None, None]
-    expected = schedule.step(queue.latents[:, :, queue.active], answer, queue.levels[None, queue.active], None)
+    level = queue.levels[None, queue.active]
+    expected, _ = schedule.step(queue.latents[:, :, queue.active], answer, level, level - 1, None)
     torch.testing.assert_close(after.latents[:, :, queue.active], expected)
     torch.testing.assert_close(after.latents[:, :, : f - stride], queue.latents[:, :, : f - stride])
 
 
 def test_last_step_changes_nothing():
-    schedule = DDIMSchedule.from_tables(ACP, fifo_spacing(64), eta=1)
+    schedule = NoiseSchedule.from_tables(ACP, fifo_spacing(64), eta=1)
     x, eps = torch.randn(2, 1, 4, 3, 2, 2, generator=torch.Generator().manual_seed(0))
-    torch.testing.assert_close(schedule.step(x, eps, torch.zeros(1, 3, dtype=torch.long), x), x, atol=1e-6, rtol=0)
+    level = torch.zeros(1, 3, dtype=torch.long)
+    torch.testing.assert_close(schedule.step(x, eps, level, level - 1, x)[0], x, atol=1e-6, rtol=0)

@@ -5,7 +5,8 @@ import pytest
 import torch
 import yaml
 
-from lvdm.cli.options import check_writable, parse_args
+from lvdm.cli.arguments import parse_args
+from lvdm.io.files import check_writable
 from lvdm.pipeline.mode import Mode
 from lvdm.runtime.cpu import has_bf16_units
 
@@ -204,10 +205,10 @@ def test_ranks_that_share_windows_need_a_device_each(folder, monkeypatch, ranks,
         ("--config no_unet.yaml", "--config 'no_unet.yaml' ddconfig.ch_mult"),
         ("--config typo.yaml", "--config 'typo.yaml' heihgt height"),
         ("--config wrong_type.yaml", "--config 'wrong_type.yaml' inference.fps 'many'"),
-        ("--config official.yaml", "--prompt_file --config 'official.yaml'"),
+        ("--config official.yaml --ckpt_path m.ckpt", "--prompt_file --config 'official.yaml'"),
         ("--config official.yaml -p p.txt", "--ckpt_path --config 'official.yaml'"),
         ("-m i2v", "--mode 'i2v' takes no image t2v"),
-        ("-m t2v_seed_TTqcache", "--mode 't2v_seed_TTqcache' takes no image"),
+        ("-m t2v_seed_TTqcache", "--mode 't2v_seed_TTqcache_attn1' takes no image"),
         ("-m t2v_fast", "--mode 't2v_fast' unknown word 'fast' unilatent"),
         ("-n 0", "--num_partitions 0 at least 1"),
         ("--video_length 7", "--video_length 7 even 16"),
@@ -215,8 +216,8 @@ def test_ranks_that_share_windows_need_a_device_each(folder, monkeypatch, ranks,
         ("--video_length -2", "--video_length -2 2"),
         ("--video_length 18", "--video_length 18 16 temporal_length"),
         ("--num_inference_steps 65", "--num_inference_steps 65 16*4 64"),
-        ("-l 0", "--new_video_length 0 at least 1"),
-        ("-l 99999999999999999999", "--new_video_length at most --endless"),
+        ("-l 0", "--new_video_length 0 from 1"),
+        ("-l 99999999999999999999", "--new_video_length from 1 --endless"),
         ("-n 63", "--num_partitions 63 16*63 1000"),
         ("--height 99999968", "--height 99999968 at most 4096"),
         ("--save_every 0", "--save_every 0 at least 1"),
@@ -238,8 +239,8 @@ def test_ranks_that_share_windows_need_a_device_each(folder, monkeypatch, ranks,
         ("--rank -1", "--rank -1 from 0"),
         ("--num_processes 0", "--num_processes 0 at least 1"),
         ("--seed -1", "--seed -1 from 0"),
-        ("--fps 0", "--fps 0 at least 1"),
-        ("--output_fps -3", "--output_fps -3 at least 1"),
+        ("--fps 0", "--fps 0 from 1 to 1000"),
+        ("--output_fps -3", "--output_fps -3 from 1"),
         ("--window_batch 0", "--window_batch 0 at least 1"),
         ("--compile --offload", "--compile --offload allowed is one of them"),
         ("--device cpu --precision fp16", "--precision 'fp16' cpu fp32 bf16"),
@@ -291,12 +292,12 @@ def test_words_that_argparse_cannot_read(folder, capsys, words, expected):
 
 
 def test_an_output_folder_must_take_files(tmp_path):
-    check_writable(tmp_path / "a" / "b")
+    check_writable(tmp_path / "a" / "b", flag="--output_dir")
     assert list((tmp_path / "a" / "b").iterdir()) == []
     (tmp_path / "file").touch()
     for folder in (tmp_path / "file", tmp_path / "file" / "below", Path("/proc/self/nothing")):
         with pytest.raises(ValueError, match="--output_dir") as caught:
-            check_writable(folder)
+            check_writable(folder, flag="--output_dir")
         assert repr(str(folder)) in str(caught.value)
         assert "\n" not in str(caught.value)
 

@@ -1,0 +1,24 @@
+"""Turn what a run may fail with into one line on stderr and an exit status."""
+
+import sys
+import traceback
+from collections.abc import Callable
+
+import torch
+
+from lvdm.runtime.distributed import RankError
+from lvdm.runtime.errors import one_line
+
+
+def exit_status(work: Callable[[], int], *, debug: bool) -> int:
+    """Return what `work` returns; 2 if it raises an error that is a sentence, 1 if this rank failed alone.
+
+    The error is printed as one line; with `debug` its traceback stands before it. A stop by a signal is passed on.
+    """
+    try:
+        return work()
+    except (ValueError, OSError, torch.OutOfMemoryError, RankError) as error:
+        if debug:
+            traceback.print_exc()
+        print(f"error: {one_line(error)}", file=sys.stderr)
+        return 1 if isinstance(error, RankError) else 2

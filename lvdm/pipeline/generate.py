@@ -1,0 +1,137 @@
+"""Make a video from Python: the same stages as the command line's, without files."""
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from lvdm.io.images import to_uint8
+from lvdm.io.prompts import Prompt, prompts_from_words
+from lvdm.models.ddpm3d import LatentDiffusion
+from lvdm.pipeline.base_clip import sample_base_clip
+from lvdm.pipeline.conditions import condition
+from lvdm.pipeline.mode import Mode
+from lvdm.pipeline.options import Options
+from lvdm.pipeline.passes import decoded_head, denoise, fill_queue
+from lvdm.pipeline.resolve import EMBEDDED, resolved
+from lvdm.pipeline.run import Run, load_network
+from lvdm.runtime.batching import workers_of
+from lvdm.runtime.process import process_settings
+
+ROOT = Path(__file__).parents[2]
+
+
+@dataclass(frozen=True)
+class Model:
+    """Hold a model that can sample, and the settings that it was loaded with.
+
+    Args:
+        network: U-Net, autoencoder and encoders, with their weights, on the device.
+        options: resolved for this model: its size in pixels, guidance, device and more.
+    """
+
+    network: LatentDiffusion
+    options: Options
+
+
+def load_model(
+    config: str | Path = EMBEDDED,
+    ckpt_path: str | Path | None = None,
+    *,
+    device: str = "auto",
+    precision: str = "auto",
+    offload: bool = False,
+) -> Model:
+    """Load a model; without arguments the embedded one.
+
+    Args:
+        config: YAML file of the model. A relative path is looked up in the working directory, then beside `lvdm`.
+        ckpt_path: its checkpoint; by default the one that the config names.
+        device: "auto", "cpu", "cuda" or "cuda:N"; auto is CUDA where there is one.
+        precision: "auto", "fp32", "bf16" or "fp16", the number format of the U-Net; auto is the fastest one.
+        offload: whether only the network that computes is on the device: less memory, slower.
+
+    Raises:
+        FileNotFoundError, ValueError: a file that is not there or cannot be read, or a value that is not allowed; the
+            message names the flag of the command line that the argument is.
+    """
+    config = _found(config)
+    given = Options(config=config, device=device, precision=precision, offload=offload)
+    options = resolved(replace(given, ckpt_path=ckpt_path and Path(ckpt_path)))
+    options = replace(options, ckpt_path=_found(options.ckpt_path))
+    return Model(load_network(options), options)
+
+
+@torch.inference_mode()
+def generate(
+    model: Model,
+    prompt: str | Mapping[int, str],
+    *,
+    frames: int | None = None,
+    image: str | Path | None = None,
+    options: Options | None = None,
+) -> Iterator[np.ndarray]:
+    """Yield the frames of a video, (H, W, 3) uint8, as they are finished; without end if `frames` is None.
+
+    The frames are those of the command line with the same settings, byte for byte on the same machine. Whenever a frame
+    is yielded, the caller's threads, TF32 and gradient mode are as they were.
+
+    Args:
+        prompt: what is in the video, or a schedule {frame: prompt} that begins with frame 0.
+        frames: how many.
+        image: picture to begin from; the model must take pictures.
+        options: settings other than the defaults, for example `Options(seed=7, num_partitions=2)`. Model, device and
+            precision are those that `model` was loaded with.
+
+    Raises:
+        ValueError, FileNotFoundError: a value that is not allowed; the message names the flag that the field is.
+    """
+    options = _options_for(model, options or Options(), with_picture=image is not None)
+    entry = _entry(prompt, image)
+    with workers_of(torch.device(options.device), rows=options.rows) as workers:
+        video = _frames(Run(model.network, options, workers), entry, frames)
+        while True:
+            with process_settings(model.network.betas.device, allow_tf32=options.precision != "fp32"):
+                frame = next(video, None)
+            if frame is None:
+                return
+            yield frame
+
+
+def _frames(run: Run, prompt: Prompt, frames: int | None) -> Iterator[np.ndarray]:
+    """Yield the frames of a video: conditioning, base clip, queue, denoising, frames."""
+    conditions = condition(run, prompt, run.options)
+    clip = sample_base_clip(run, conditions)
+    queue, image_tokens = fill_queue(run, conditions, clip)
+    for after in denoise(run, conditions, queue, image_tokens, frames=frames):
+        pixels = decoded_head(run.model, after.queue) if after.pixels is None else after.pixels
+        if pixels is not None:
+            yield to_uint8(pixels[0])
+
+
+def _options_for(model: Model, options: Options, *, with_picture: bool) -> Options:
+    """Return `options` with everything that they leave open as `model` was loaded."""
+    loaded = model.options
+    mode = Mode("i2v") if with_picture and options.mode == Mode("t2v") else options.mode
+    if with_picture != mode.from_picture:
+        raise ValueError(f"image: goes with a mode of i2v, and options.mode is {str(mode)!r}")
+    same = {name: getattr(loaded, name) for name in ("config", "ckpt_path", "device", "precision", "offload")}
+    return resolved(replace(options, mode=mode, prompt=(), image=(), **same))
+
+
+def _entry(prompt: str | Mapping[int, str], image: str | Path | None) -> Prompt:
+    """Return what the command line makes of --prompt and --image."""
+    if isinstance(prompt, Mapping):
+        prompt = json.dumps({str(frame): text for frame, text in prompt.items()}, ensure_ascii=False)
+    images = () if image is None else (Path(image),)
+    (entry,) = prompts_from_words([prompt], images, with_pictures=image is not None)
+    return entry
+
+
+def _found(path: str | Path) -> Path:
+    """Return `path`, or where it is below the folder that holds `lvdm`, if it is only there."""
+    path = Path(path)
+    return ROOT / path if not path.exists() and (ROOT / path).exists() else path
