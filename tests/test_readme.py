@@ -13,7 +13,13 @@ from lvdm.io.prompt_file import read_prompts
 from lvdm.pipeline.mode import TASKS, Mode
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-BASH = "\n".join(re.findall(r"```bash\n(.*?)```", README, flags=re.DOTALL))
+TEXTS = {path: path.read_text(encoding="utf-8") for path in sorted(ROOT.glob("*.md"))}
+TEXTS |= {
+    path: path.read_text(encoding="utf-8")
+    for folder in ("configs", "lvdm", "prompts", "results/showcase")
+    for path in sorted((ROOT / folder).rglob("*.md"))
+}
+BASH = "\n".join(block for text in TEXTS.values() for block in re.findall(r"```bash\n(.*?)```", text, flags=re.DOTALL))
 COMMANDS = re.findall(r"python videocrafter_main\.py([^\n]*)", BASH)
 
 
@@ -70,9 +76,23 @@ def test_every_word_of_the_table_of_modes_is_one():
             assert Mode.parse(f"t2v_{unilatent}_{qcache}{attention}_{weight}").unilatent
 
 
-def test_links_to_files_lead_somewhere():
-    for target in re.findall(r"\]\((?!https?:)([^)]+)\)", README):
-        assert (ROOT / target).is_file(), target
+def headings(text):
+    """Return the anchors that GitHub makes of the headings of a Markdown text."""
+    lines = re.findall(r"^#+ (.*)$", re.sub(r"```.*?```", "", text, flags=re.DOTALL), flags=re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", line.lower()).replace(" ", "-") for line in lines}
+
+
+@pytest.mark.parametrize("path", TEXTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_links_to_files_and_headings_lead_somewhere(path):
+    for link in re.findall(r"\]\((?!https?:)([^)]+)\)", TEXTS[path]):
+        target, _, anchor = link.partition("#")
+        file = path.parent / target if target else path
+        assert file.exists(), link
+        assert not anchor or anchor in headings(file.read_text(encoding="utf-8")), link
+
+
+def test_readme_is_read_from_top_to_bottom():
+    assert len(README.splitlines()) <= 200
 
 
 @pytest.mark.parametrize("arguments", [["check"], ["format", "--check"]])
