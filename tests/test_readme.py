@@ -1,5 +1,6 @@
 """The README's commands and examples are ones that the program takes, and the code is as tidy as the tools can tell."""
 
+import inspect
 import re
 import shlex
 import subprocess
@@ -10,7 +11,9 @@ from helpers import ROOT
 
 from lvdm.cli.arguments import parse_args
 from lvdm.io.prompt_file import read_prompts
+from lvdm.pipeline import generate
 from lvdm.pipeline.mode import TASKS, Mode
+from lvdm.pipeline.video import prompts_of
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 TEXTS = {path: path.read_text(encoding="utf-8") for path in sorted(ROOT.glob("*.md"))}
@@ -38,8 +41,7 @@ def checkout(tmp_path_factory):
 @pytest.mark.parametrize("command", COMMANDS)
 def test_commands_are_taken(command, checkout, monkeypatch):
     monkeypatch.chdir(checkout)
-    options = parse_args(shlex.split(command))
-    assert read_prompts(options.prompt_file, with_pictures=options.mode.from_picture)
+    assert prompts_of(parse_args(shlex.split(command)))
 
 
 def test_there_are_commands():
@@ -55,6 +57,15 @@ def test_scripts_exist_and_explain_themselves():
     for script in scripts:
         finished = subprocess.run([sys.executable, script, "--help"], cwd=ROOT, capture_output=True, check=False)
         assert finished.returncode == 0, script
+
+
+def test_python_example_is_taken(monkeypatch):
+    signature = inspect.signature(generate.generate)
+    monkeypatch.setattr(generate, "generate", lambda *args, **named: iter([signature.bind(*args, **named)]))
+    (example,) = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
+    names = {}
+    exec(example, names)
+    assert names["frame"].arguments["frames"] == 100
 
 
 def test_csv_example_is_read(tmp_path):
