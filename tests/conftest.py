@@ -11,11 +11,7 @@ if "PYTEST_XDIST_WORKER" in os.environ and hasattr(os, "sched_setaffinity"):
     os.sched_setaffinity(0, set(_cores[_number % len(_cores) :: int(os.environ["PYTEST_XDIST_WORKER_COUNT"])]))
 
 import torch
-from helpers import ROOT, with_golden_weights
-
-from lvdm.io.configs import read_config
-from lvdm.models.checkpoint import save_half
-from lvdm.models.loading import instantiate_from_config
+from helpers import write_tiny_model
 
 torch.set_num_threads(min(2, torch.get_num_threads()))
 
@@ -27,10 +23,12 @@ def _no_gradients():
 
 
 @pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory) -> list[str | Path]:
+    """Flags of the smallest model that makes videos of texts."""
+    return write_tiny_model(tmp_path_factory.mktemp("model"), "t2v")
+
+
+@pytest.fixture(scope="session")
 def visual_model(tmp_path_factory) -> list[str | Path]:
-    """Flags of a model that takes pictures, with weights that make every input felt."""
-    path = tmp_path_factory.mktemp("model") / "model.ckpt"
-    config = "configs/inference_i2v_tiny.yaml"
-    save_half(with_golden_weights(instantiate_from_config(read_config(ROOT / config)["model"]), ""), path)
-    flags = ["--config", config, "--ckpt_path", path, "--precision", "fp32", "--save_frames", "--device", "cpu"]
-    return [*flags, "--video_length", "4", "-n", "2"]
+    """Flags of the smallest model that takes pictures, too."""
+    return write_tiny_model(tmp_path_factory.mktemp("model"), "i2v")

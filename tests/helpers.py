@@ -2,18 +2,29 @@
 
 import importlib.util
 import json
+import multiprocessing
 import os
+import socket
+import subprocess
+import sys
+import time
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import imageio.v3 as iio
 import numpy as np
 import torch
+import yaml
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 import videocrafter_main
+from lvdm.io.configs import read_config
+from lvdm.models.loading import instantiate_from_config
 
 ROOT = Path(__file__).parent.parent
 DATA = Path(__file__).parent / "data"
@@ -48,6 +59,35 @@ def assert_agrees(ours: Tensor, theirs: Tensor, tolerance: float = 1e-5, name: s
     assert ours.shape == theirs.shape
     difference = (ours - theirs).abs().max().item() / theirs.abs().max().item()
     assert difference <= tolerance, f"{name}: off by {difference:.2e} of the largest value, not {tolerance:.0e}"
+
+
+def tiny_config(name: str) -> dict:
+    """Return the config `name` ("t2v" or "i2v") of the embedded models with the layers of the smallest U-Net.
+
+    It has every kind of layer, one level, and frames of 32 x 48 pixels: a pass takes a small part of the time.
+    """
+    config = read_config(ROOT / f"configs/inference_{name}_tiny.yaml")
+    params = config["model"]["params"]
+    params["image_size"] = [4, 6]
+    params["unet_config"]["params"] |= {"model_channels": 8, "channel_mult": [1], "attention_resolutions": [1]}
+    params["unet_config"]["params"] |= {"norm_num_groups": 4, "num_head_channels": 4, "context_dim": 8}
+    params["first_stage_config"]["params"]["ddconfig"] |= {"ch": 8, "norm_num_groups": 4}
+    params["cond_stage_config"]["params"]["arch"]["text_cfg"] |= {"width": 8, "heads": 2}
+    if name == "i2v":
+        params["image_proj_model_params"] = {"dim": 8, "embedding_dim": 64, "output_dim": 8}
+    config["inference"] |= {"height": 32, "width": 48}
+    return config
+
+
+def write_tiny_model(folder: Path, name: str) -> list[str | Path]:
+    """Write `tiny_config(name)` and a checkpoint with golden weights, which make every input felt; return flags."""
+    config = tiny_config(name)
+    config["inference"]["ckpt_path"] = str(folder / f"{name}.safetensors")
+    (folder / f"{name}.yaml").write_text(yaml.safe_dump(config))
+    model = with_golden_weights(instantiate_from_config(config["model"]), "")
+    save_file(model.state_dict(), folder / f"{name}.safetensors")  # which is read faster than a pickle
+    flags = ["--config", folder / f"{name}.yaml", "--precision", "fp32", "--save_frames", "--device", "cpu"]
+    return [*flags, "--video_length", "4", "-n", "2"]
 
 
 def command(*arguments: str | Path) -> int:
@@ -92,3 +132,62 @@ def result_or_sentence(call: Callable[[], Any], *, flag: str) -> Any:
     assert flag in message
     assert "\n" not in message
     return None
+
+
+def png_frames(folder: Path, pattern: str = "*/*/fifo/*.png") -> np.ndarray:
+    """Return the PNG frames below `folder` as one array (T, H, W, 3) of integers, in the order of their paths."""
+    return np.stack([iio.imread(path) for path in sorted(folder.glob(pattern))]).astype(int)
+
+
+# Processes of the command. They are forked from one that has imported everything, which takes no time.
+
+PATIENCE = 300  # seconds for what takes a few, on a machine that is busy with something else
+FORKSERVER = multiprocessing.get_context("forkserver")
+FORKSERVER.set_forkserver_preload(["videocrafter_main", "lvdm.models.autoencoder", "lvdm.modules.encoders.condition"])
+
+
+def run_in_child(arguments: Sequence[object], output: Path, environment: Mapping[str, str]) -> None:
+    """Run the command in this process, with stdout and stderr in the file `output`, and exit with its status."""
+    os.environ.update(environment)
+    with output.open("w") as file:
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
+    os.chdir(ROOT)
+    sys.exit(videocrafter_main.main([str(argument) for argument in arguments]))
+
+
+def start(arguments: Sequence[object], folder: Path) -> BaseProcess:
+    """Start the command in a process of its own, which writes stdout and stderr to `folder`/output0."""
+    (child,) = start_ranks(arguments, folder, 1)
+    return child
+
+
+def start_ranks(arguments: Sequence[object], folder: Path, size: int) -> list[BaseProcess]:
+    """Start the command in `size` processes with torchrun's environment; rank r writes to `folder`/output{r}."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": size, "LOCAL_WORLD_SIZE": size}
+    children = []
+    for rank in range(size):
+        environment = {name: str(value) for name, value in (shared | {"RANK": rank, "LOCAL_RANK": rank}).items()}
+        output = folder / f"output{rank}"
+        children.append(FORKSERVER.Process(target=run_in_child, args=(arguments, output, environment)))
+        children[-1].start()
+    return children
+
+
+def exit_status(child: BaseProcess) -> int:
+    """Wait for `child`; return its exit status, or minus the number of the signal that killed it."""
+    child.join(PATIENCE)
+    assert child.exitcode is not None, f"still running after {PATIENCE} seconds"
+    return child.exitcode
+
+
+def wait_until(reached: Callable[[], object], process: BaseProcess | subprocess.Popen) -> None:
+    """Wait until `reached()` is true; fail if `process` ends first, or if it takes longer than PATIENCE seconds."""
+    end = time.monotonic() + PATIENCE
+    while not reached():
+        running = process.poll() is None if isinstance(process, subprocess.Popen) else process.is_alive()
+        assert running, "the process ended before"
+        assert time.monotonic() < end, f"not reached within {PATIENCE} seconds"
+        time.sleep(0.01)

@@ -1,88 +1,65 @@
 """Runs that cannot be lost: the real command, stopped in every way, ends with the video of an undisturbed run."""
 
 import json
-import multiprocessing
 import os
 import random
 import re
 import resource
 import signal
-import socket
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import imageio.v3 as iio
 import pytest
-from helpers import BLUE, RED, ROOT, command, one, prompt_file
+from helpers import (
+    BLUE,
+    FORKSERVER,
+    PATIENCE,
+    RED,
+    ROOT,
+    command,
+    exit_status,
+    one,
+    prompt_file,
+    run_in_child,
+    start,
+    start_ranks,
+    wait_until,
+)
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch import Tensor
 
-import videocrafter_main
+from lvdm.diffusion.noise import KeyedNoise
 from lvdm.io.files import DamagedFileError, remove
 from lvdm.pipeline.mode import Mode
 from lvdm.pipeline.state import read_state
 
 PICTURE = ROOT / "prompts/pictures/000_red_circle.png"
 SCHEDULE = json.dumps({"0": RED, "3": BLUE})
-SMALL = ["--video_length", "4", "-n", "2", "--device", "cpu", "--save_frames", "--formats", "gif", "mp4"]
 
 
-SERVER = multiprocessing.get_context("forkserver")
-SERVER.set_forkserver_preload(["videocrafter_main"])
-
-
-def run_in_child(arguments: Sequence[object], said: Path, environment: Mapping[str, str]) -> None:
-    os.environ.update(environment)
-    with said.open("w") as file:
-        os.dup2(file.fileno(), 1)
-        os.dup2(file.fileno(), 2)
-    os.chdir(ROOT)
-    sys.exit(videocrafter_main.main([str(argument) for argument in arguments]))
-
-
-def start(arguments: Sequence[object], folder: Path) -> BaseProcess:
-    """The command in a process of its own, forked from one that has imported everything; its words are in `said`."""
-    (child,) = start_ranks(arguments, folder, 1)
-    return child
-
-
-def start_ranks(arguments: Sequence[object], folder: Path, size: int) -> list[BaseProcess]:
-    """The command in `size` processes that know what torchrun would tell them; the first one's words are in `said`."""
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port = server.getsockname()[1]
-    shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": size, "LOCAL_WORLD_SIZE": size}
-    children = []
-    for rank in range(size):
-        environment = {name: str(value) for name, value in (shared | {"RANK": rank, "LOCAL_RANK": rank}).items()}
-        said = folder / ("said" if rank == 0 else f"said by {rank}")
-        children.append(SERVER.Process(target=run_in_child, args=(arguments, said, environment)))
-        children[-1].start()
-    return children
-
-
-def ended(child: BaseProcess) -> int:
-    """Its exit status, or minus the signal that killed it."""
-    child.join()
-    return child.exitcode
+@pytest.fixture(scope="module")
+def small(tiny_model) -> list[str | Path]:
+    """Flags of a small queue of the smallest model, with every kind of file."""
+    return [*tiny_model, "--formats", "gif", "mp4"]
 
 
 def written(folder: Path) -> int:
-    """How many frames of the one video below `folder` are in PNGs that grow."""
+    """Return how many frames of the one video below `folder` are in PNGs that grow."""
     return len(list(folder.glob("*/t2v/fifo.partial/*.png")))
 
 
 def wait_for(folder: Path, frames: int, child: BaseProcess) -> None:
-    while written(folder) < frames:
-        assert child.is_alive()
-        time.sleep(0.01)
+    wait_until(lambda: written(folder) >= frames, child)
 
 
 def content(folder: Path, experiment: str = "t2v") -> dict[str, object]:
-    """All that can be seen of the videos below `folder`."""
+    """Return all that can be seen of the videos below `folder`."""
     seen: dict[str, object] = {}
     for path in sorted(folder.glob(f"*/{experiment}/**/*")):
         if path.suffix == ".mp4":
@@ -98,20 +75,18 @@ def content(folder: Path, experiment: str = "t2v") -> dict[str, object]:
     [(signal.SIGKILL, 1), (signal.SIGTERM, 1), (signal.SIGKILL, 2)],
     ids=["SIGKILL", "SIGTERM", "SIGKILL, 2 ranks"],
 )
-def test_killed_at_random_moments(tmp_path, number, ranks):
+def test_killed_at_random_moments(tmp_path, small, number, ranks):
     """20 times in one video, while it grows; every time the MP4 holds all but the last few frames.
 
     Of two ranks one or both are killed; if one was, the other ends by itself.
     """
-    flags = [*SMALL, "-p", prompt_file(tmp_path, RED), "-l", 160, "--save_every", 3]
-    for child in start_ranks([*flags, "--output_dir", tmp_path / "straight"], tmp_path, ranks):
-        assert ended(child) == 0, (tmp_path / "said").read_text()
+    flags = [*small, "--unconditional_guidance_scale", 1, "-p", prompt_file(tmp_path, RED), "--save_every", 3]
+    out, straight = ([*flags, "--output_dir", tmp_path / name] for name in ("out", "straight"))
     rng = random.Random(0)
     lost = 0
-    arguments = [*flags, "--output_dir", tmp_path / "out"]
     for _ in range(20):
         before = written(tmp_path / "out")
-        children = start_ranks(arguments, tmp_path, ranks)
+        children = start_ranks([*out, "-l", 1000], tmp_path, ranks)  # more than can be made between the kills
         wait_for(tmp_path / "out", before + 1, children[0])
         time.sleep(rng.uniform(0, 0.2))
         struck = rng.sample(children, rng.randint(1, ranks))
@@ -120,20 +95,22 @@ def test_killed_at_random_moments(tmp_path, number, ranks):
         for child in children:
             left_alone = 1 if number == signal.SIGKILL else 128 + number
             expected = -number if number == signal.SIGKILL and child in struck else left_alone
-            assert ended(child) == expected, (tmp_path / "said").read_text()
+            assert exit_status(child) == expected, (tmp_path / "output0").read_text()
         if (frames := written(tmp_path / "out")) >= 8:
             movie = one(tmp_path, "out/*/t2v/t2v.partial.mp4")
             lost = max(lost, frames - len(iio.imread(movie, plugin="FFMPEG")))
-    for child in start_ranks(arguments, tmp_path, ranks):
-        assert ended(child) == 0, (tmp_path / "said").read_text()
+    assert frames >= 20
     assert lost <= 8
+    for arguments in (out, straight):
+        for child in start_ranks([*arguments, "-l", frames + 2], tmp_path, ranks):
+            assert exit_status(child) == 0, (tmp_path / "output0").read_text()
     assert content(tmp_path / "out") == content(tmp_path / "straight")
 
 
-def test_longer_later(tmp_path):
+def test_longer_later(tmp_path, small):
     """Asked for more frames, a finished video goes on; asked for fewer or as many, it is left alone."""
     prompts = prompt_file(tmp_path, RED)
-    flags = [*SMALL, "-p", prompts, "-m", "t2v_TTqcache"]
+    flags = [*small, "-p", prompts, "-m", "t2v_TTqcache"]
     assert command(*flags, "-l", 11, "--output_dir", tmp_path / "straight") == 0
     for length in (3, 9, 4, 11):
         assert command(*flags, "-l", length, "--output_dir", tmp_path / "out") == 0
@@ -154,14 +131,21 @@ def test_all_conditions_are_remembered(tmp_path, visual_model, mode, more):
     assert content(tmp_path / "out", mode) == content(tmp_path / "straight", mode)
 
 
-def test_a_stop_in_the_base_clip(tmp_path):
-    flags = [*SMALL, "-n", 4, "-p", prompt_file(tmp_path, RED), "-l", 2, "--output_dir"]
-    child = start([*flags, tmp_path / "out"], tmp_path)
-    while not list(tmp_path.glob("out/*/t2v/.lock")):
-        assert child.is_alive()
-        time.sleep(0.01)
-    os.kill(child.pid, signal.SIGTERM)
-    assert ended(child) == 143
+def test_a_stop_in_the_base_clip(tmp_path, small, monkeypatch):
+    flags = [*small, "-p", prompt_file(tmp_path, RED), "-l", 2, "--output_dir"]
+    draw, purposes = KeyedNoise.draw, []
+
+    def interrupted(noise: KeyedNoise, purpose: str, *others: object) -> Tensor:
+        purposes.append(purpose)
+        if len(purposes) == 4:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return draw(noise, purpose, *others)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(KeyedNoise, "draw", interrupted)
+        assert command(*flags, tmp_path / "out") == 143
+    assert len(set(purposes)) == 2, "its first noise, and that of its steps"
+    assert not list(tmp_path.glob("out/latents/*"))
     assert not written(tmp_path / "out")
     assert command(*flags, tmp_path / "out") == command(*flags, tmp_path / "straight") == 0
     assert content(tmp_path / "out") == content(tmp_path / "straight")
@@ -173,35 +157,33 @@ def test_a_picture_that_goes_away_costs_its_video(tmp_path, visual_model):
         path.write_bytes(PICTURE.read_bytes())
     lines = prompt_file(tmp_path, *(f"{path};{RED}" for path in pictures))
     child = start([*visual_model, "-m", "i2v", "-p", lines, "-l", 6, "--output_dir", tmp_path / "out"], tmp_path)
-    while not list(tmp_path.glob("out/*/i2v/.lock")):
-        assert child.is_alive()
-        time.sleep(0.01)
+    wait_until(lambda: list(tmp_path.glob("out/*/i2v/.lock")), child)
     pictures[1].unlink()
-    assert ended(child) == 1
-    said = (tmp_path / "said").read_text()
+    assert exit_status(child) == 1
+    said = (tmp_path / "output0").read_text()
     assert "second.png" in said
     assert "1 done, 0 skipped, 1 failed" in said
 
 
-def test_endless_until_ctrl_c(tmp_path):
-    flags = [*SMALL, "-p", prompt_file(tmp_path, RED), "--output_dir", tmp_path / "out"]
-    for number, status, frames in ((signal.SIGINT, 130, 5), (signal.SIGTERM, 143, 25)):
+def test_endless_until_ctrl_c(tmp_path, small):
+    flags = [*small, "-p", prompt_file(tmp_path, RED), "--output_dir", tmp_path / "out"]
+    for number, status, frames in ((signal.SIGINT, 130, 3), (signal.SIGTERM, 143, 12)):
         child = start([*flags, "--endless"], tmp_path)
         wait_for(tmp_path / "out", frames, child)
         os.kill(child.pid, number)
-        assert ended(child) == status
-        assert "same command" in (tmp_path / "said").read_text()
+        assert exit_status(child) == status
+        assert "same command" in (tmp_path / "output0").read_text()
     length = json.loads(one(tmp_path, "out/*/t2v/t2v.json").read_text())["frames"]
-    assert length >= 25
+    assert length >= 12
     assert len(iio.imread(one(tmp_path, "out/*/t2v/t2v.mp4"), plugin="FFMPEG")) == length
-    straight = [*SMALL, "-p", tmp_path / "prompts.txt", "-l", length, "--output_dir", tmp_path / "straight"]
+    straight = [*small, "-p", tmp_path / "prompts.txt", "-l", length, "--output_dir", tmp_path / "straight"]
     assert command(*straight) == 0
     assert content(tmp_path / "out") == content(tmp_path / "straight")
 
 
-def test_what_is_gone_is_not_complete(tmp_path, capfd):
+def test_what_is_gone_is_not_complete(tmp_path, small, capfd):
     """Of a finished video: a lost file is told, and without its state it is kept but does not go on."""
-    flags = [*SMALL, "-p", prompt_file(tmp_path, RED), "--output_dir", tmp_path / "out"]
+    flags = [*small, "-p", prompt_file(tmp_path, RED), "--output_dir", tmp_path / "out"]
     assert command(*flags, "-l", 3) == 0
     before = content(tmp_path / "out")
     folder = one(tmp_path, "out/*/t2v")
@@ -219,35 +201,35 @@ def test_what_is_gone_is_not_complete(tmp_path, capfd):
     assert "t2v" in capfd.readouterr().err
 
 
-def test_settings_without_effect_may_change(tmp_path, capfd):
-    flags = [flag for flag in SMALL if flag != "mp4"]
+def test_settings_without_effect_may_change(tmp_path, small, capfd):
+    flags = [*small, "--formats", "gif"]
     flags += ["-p", prompt_file(tmp_path, RED), "-l", 3, "--output_dir", tmp_path / "out"]
     assert command(*flags) == 0
     assert command(*flags, "--qcache_weight", 0.5, "--crf", 30, "--prompt_blend", 4) == 0
     assert "1 skipped" in capfd.readouterr().out
 
 
-def test_endless_is_for_one_prompt(tmp_path, capfd):
-    assert command(*SMALL, "--endless", "-p", prompt_file(tmp_path, RED, BLUE), "--output_dir", tmp_path / "out") == 2
+def test_endless_is_for_one_prompt(tmp_path, small, capfd):
+    assert command(*small, "--endless", "-p", prompt_file(tmp_path, RED, BLUE), "--output_dir", tmp_path / "out") == 2
     assert "--endless" in capfd.readouterr().err
 
 
-def test_the_second_ctrl_c_leaves_at_once(tmp_path):
-    flags = [*SMALL, "-p", prompt_file(tmp_path, RED), "-l", 60, "--output_dir"]
+def test_the_second_ctrl_c_leaves_at_once(tmp_path, small):
+    flags = [*small, "-p", prompt_file(tmp_path, RED), "-l", 20, "--output_dir"]
     child = start([*flags, tmp_path / "out"], tmp_path)
     wait_for(tmp_path / "out", 2, child)
     os.kill(child.pid, signal.SIGINT)
     os.kill(child.pid, signal.SIGTERM)
-    assert ended(child) in (130, 143)
-    assert "goes on where it ended" not in (tmp_path / "said").read_text()  # no time for last words
+    assert exit_status(child) in (130, 143)
+    assert "goes on where it ended" not in (tmp_path / "output0").read_text()  # no time for last words
     assert command(*flags, tmp_path / "out") == command(*flags, tmp_path / "straight") == 0
     assert content(tmp_path / "out") == content(tmp_path / "straight")
 
 
 def test_a_schedule_of_prompts(tmp_path):
     """Alone it has the frames of its first prompt until the switch is in sight, and others after it."""
-    line = json.dumps({"0": RED, "12": BLUE})
-    flags = [*SMALL, "-l", 24, "-p"]
+    line = json.dumps({"0": RED, "5": BLUE})
+    flags = ["--video_length", 4, "-n", 1, "-l", 7, "--device", "cpu", "--save_frames", "-p"]
     assert command(*flags, prompt_file(tmp_path, RED, line), "--output_dir", tmp_path / "out") == 0
     plain = sorted(one(tmp_path, "out/a_red*").glob("t2v/fifo/*"))
     scheduled = sorted(one(tmp_path, "out/0_a_red*").glob("t2v/fifo/*"))
@@ -266,10 +248,10 @@ def test_a_schedule_of_prompts(tmp_path):
         (["--precision", "fp32"], "--precision"),
     ],
 )
-def test_a_changed_setting_is_named(tmp_path, capfd, finished, change, name):
+def test_a_changed_setting_is_named(tmp_path, small, capfd, finished, change, name):
     before = content(finished)
     capfd.readouterr()
-    assert command(*SMALL, "--precision", "bf16", *change, *asked(finished)) == 2
+    assert command(*small, "--precision", "bf16", *change, *asked(finished)) == 2
     error = capfd.readouterr().err.strip()
     assert "\n" not in error
     assert all(part in error for part in (name, "--overwrite"))
@@ -277,10 +259,10 @@ def test_a_changed_setting_is_named(tmp_path, capfd, finished, change, name):
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory) -> Path:
+def finished(tmp_path_factory, small) -> Path:
     folder = tmp_path_factory.mktemp("finished")
     prompt_file(folder, RED)
-    assert command(*SMALL, "--precision", "bf16", *asked(folder)) == 0
+    assert command(*small, "--precision", "bf16", *asked(folder)) == 0
     return folder
 
 
@@ -307,8 +289,8 @@ def test_damaged_states_are_never_trusted(finished, data):
             read_state(copy)
 
 
-def test_a_damaged_state_is_set_aside(tmp_path, capfd):
-    flags = [*SMALL, "-p", prompt_file(tmp_path, RED), "--output_dir", tmp_path / "out"]
+def test_a_damaged_state_is_set_aside(tmp_path, small, capfd):
+    flags = [*small, "-p", prompt_file(tmp_path, RED), "--output_dir", tmp_path / "out"]
     assert command(*flags, "-l", 3) == 0
     before = content(tmp_path / "out")
     path = one(tmp_path, "out/*/t2v/t2v.state")
@@ -320,13 +302,13 @@ def test_a_damaged_state_is_set_aside(tmp_path, capfd):
     assert content(tmp_path / "out") == before
 
 
-def test_a_damaged_state_takes_nothing_with_it(tmp_path, capfd):
+def test_a_damaged_state_takes_nothing_with_it(tmp_path, small, capfd):
     """What had grown is kept beside it; what killed processes left half-written goes."""
-    flags = [*SMALL, "-p", prompt_file(tmp_path, RED), "-l", 12, "--save_every", 3, "--output_dir", tmp_path / "out"]
+    flags = [*small, "-p", prompt_file(tmp_path, RED), "-l", 12, "--save_every", 3, "--output_dir", tmp_path / "out"]
     child = start(flags, tmp_path)
     wait_for(tmp_path / "out", 9, child)
     os.kill(child.pid, signal.SIGKILL)
-    ended(child)
+    exit_status(child)
     state = one(tmp_path, "out/*/t2v/t2v.state")
     grown = sorted(path.read_bytes() for path in state.parent.glob("fifo.partial/*"))
     leftover = state.with_name(".t2v.1234567.partial.mp4")
@@ -346,16 +328,14 @@ def test_a_damaged_state_takes_nothing_with_it(tmp_path, capfd):
     assert content(tmp_path / "out") == content(tmp_path / "straight")
 
 
-def test_overwriting_goes_on_after_a_stop(tmp_path, capfd):
+def test_overwriting_goes_on_after_a_stop(tmp_path, small, capfd):
     """All videos of the prompt file are begun anew at once, also those that are not reached before the stop."""
-    flags = [*SMALL, "-p", prompt_file(tmp_path, RED, BLUE), "--output_dir", tmp_path / "out"]
+    flags = [*small, "-p", prompt_file(tmp_path, RED, BLUE), "--output_dir", tmp_path / "out"]
     assert command(*flags, "-l", 3) == 0
     child = start([*flags, "-l", 9, "--seed", 7, "--overwrite"], tmp_path)
-    while not list(tmp_path.glob("out/*red*/t2v/fifo.partial/00003.png")):
-        assert child.is_alive()
-        time.sleep(0.01)
+    wait_until(lambda: list(tmp_path.glob("out/*red*/t2v/fifo.partial/00003.png")), child)
     os.kill(child.pid, signal.SIGINT)
-    assert ended(child) == 130
+    assert exit_status(child) == 130
     remove(one(tmp_path, "out/*red*/t2v/fifo.partial"))
     assert command(*flags, "-l", 9, "--seed", 7) == 1  # and not with the frames of the first video
     assert "fifo.partial, in which this video was growing, is gone" in capfd.readouterr().err
@@ -364,48 +344,44 @@ def test_overwriting_goes_on_after_a_stop(tmp_path, capfd):
     assert content(tmp_path / "out") == content(tmp_path / "straight")
 
 
-def test_with_ranks_too_a_failure_costs_one_video(tmp_path):
-    flags = [*SMALL, "-p", prompt_file(tmp_path, RED, BLUE), "--output_dir", tmp_path / "out"]
+def test_with_ranks_too_a_failure_costs_one_video(tmp_path, small):
+    flags = [*small, "-p", prompt_file(tmp_path, RED, BLUE), "--output_dir", tmp_path / "out"]
     assert command(*flags, "-l", 2) == 0
     one(tmp_path, "out/*red*/t2v/t2v.state").unlink()
     for child in start_ranks([*flags, "-l", 4], tmp_path, 2):
-        assert ended(child) == 1
-    assert "1 done, 0 skipped, 1 failed" in (tmp_path / "said").read_text()
+        assert exit_status(child) == 1
+    assert "1 done, 0 skipped, 1 failed" in (tmp_path / "output0").read_text()
     assert json.loads(one(tmp_path, "out/*blue*/t2v/t2v.json").read_text())["frames"] == 4
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM], ids=["SIGKILL", "SIGTERM"])
-def test_nobody_waits_for_a_rank_that_is_gone(tmp_path, number):
+def test_nobody_waits_for_a_rank_that_is_gone(tmp_path, small, number):
     """Of two ranks that share prompts the first is done, and waits, when the other one dies or is stopped."""
-    table = prompt_file(tmp_path, f"prompt,new_video_length\n{RED},1\n{BLUE},200", name="prompts.csv")
-    flags = [*SMALL, "-p", table, "--output_dir", tmp_path / "out", "--parallel", "prompts"]
+    table = prompt_file(tmp_path, f"prompt,new_video_length\n{RED},1\n{BLUE},1000", name="prompts.csv")
+    flags = [*small, "-p", table, "--output_dir", tmp_path / "out", "--parallel", "prompts"]
     waiting, busy = start_ranks(flags, tmp_path, 2)
-    while not list(tmp_path.glob("out/*red*/t2v/t2v.json")) or written(tmp_path / "out") == 0:
-        assert waiting.is_alive()
-        time.sleep(0.05)
+    wait_until(lambda: list(tmp_path.glob("out/*red*/t2v/t2v.json")) and written(tmp_path / "out"), busy)
     waiting.join(timeout=2)
     assert waiting.is_alive()
     os.kill(busy.pid, number)
-    assert ended(busy) == (-number if number == signal.SIGKILL else 128 + number)
-    assert ended(waiting) == 0
-    assert "Traceback" not in (tmp_path / "said").read_text()
+    assert exit_status(busy) == (-number if number == signal.SIGKILL else 128 + number)
+    assert exit_status(waiting) == 0
+    assert "Traceback" not in (tmp_path / "output0").read_text()
 
 
-def test_a_run_does_not_need_to_be_heard(tmp_path):
+def test_a_run_does_not_need_to_be_heard(tmp_path, small):
     """The terminal is closed, or the program that read the words has ended."""
-    flags = [*SMALL, "-p", prompt_file(tmp_path, RED, BLUE), "-l", 6, "--output_dir", tmp_path / "out"]
+    flags = [*small, "-p", prompt_file(tmp_path, RED, BLUE), "-l", 6, "--output_dir", tmp_path / "out"]
     words = [sys.executable, "videocrafter_main.py", *map(str, flags)]
     with subprocess.Popen(words, cwd=ROOT, stderr=subprocess.PIPE) as process:
-        while not list(tmp_path.glob("out/*/t2v/.lock")):
-            assert process.poll() is None
-            time.sleep(0.01)
+        wait_until(lambda: list(tmp_path.glob("out/*/t2v/.lock")), process)
         process.stderr.close()
-        assert process.wait() == 0
+        assert process.wait(PATIENCE) == 0
     assert len(list(tmp_path.glob("out/*/t2v/t2v.json"))) == 2
 
 
-def test_a_record_does_not_make_a_video_longer(tmp_path, capfd):
-    flags = [*SMALL, "-p", prompt_file(tmp_path, RED), "--output_dir", tmp_path / "out"]
+def test_a_record_does_not_make_a_video_longer(tmp_path, small, capfd):
+    flags = [*small, "-p", prompt_file(tmp_path, RED), "--output_dir", tmp_path / "out"]
     assert command(*flags, "-l", 3) == 0
     record = one(tmp_path, "out/*/t2v/t2v.json")
     record.write_text(record.read_text().replace('"frames": 3', '"frames": 93'))
@@ -414,19 +390,19 @@ def test_a_record_does_not_make_a_video_longer(tmp_path, capfd):
     assert json.loads(record.read_text())["frames"] == 6
 
 
-def test_two_processes_do_not_write_one_video(tmp_path, capfd):
-    flags = [*SMALL, "-p", prompt_file(tmp_path, RED), "-l", 40, "--output_dir", tmp_path / "out"]
-    child = start(flags, tmp_path)
+def test_two_processes_do_not_write_one_video(tmp_path, small, capfd):
+    flags = [*small, "-p", prompt_file(tmp_path, RED), "--output_dir", tmp_path / "out", "-l"]
+    child = start([*flags, 1000], tmp_path)
     wait_for(tmp_path / "out", 1, child)
-    assert command(*flags) == 1
+    assert command(*flags, 1000) == 1
     assert str(child.pid) in capfd.readouterr().err
     os.kill(child.pid, signal.SIGKILL)  # its lock goes with it
-    assert ended(child) == -signal.SIGKILL
-    assert command(*flags) == 0
+    assert exit_status(child) == -signal.SIGKILL
+    assert command(*flags, written(tmp_path / "out") + 1) == 0
 
 
-def test_nothing_is_written_through_a_link(tmp_path, capfd):
-    flags = [*SMALL, "-p", prompt_file(tmp_path, RED), "-l", 3, "--output_dir", tmp_path / "out"]
+def test_nothing_is_written_through_a_link(tmp_path, small, capfd):
+    flags = [*small, "-p", prompt_file(tmp_path, RED), "-l", 3, "--output_dir", tmp_path / "out"]
     assert command(*flags) == 0
     folder = one(tmp_path, "out/*/t2v")
     for path in folder.iterdir():
@@ -448,56 +424,56 @@ def test_nothing_is_written_through_a_link(tmp_path, capfd):
     assert not list((tmp_path / "elsewhere").iterdir())
 
 
-def test_a_full_disk_costs_nothing_that_was_saved(tmp_path):
+def test_a_full_disk_costs_nothing_that_was_saved(tmp_path, small):
     """A limit on the size of files, as a disk's: the run fails in a sentence, and goes on when there is room."""
-    flags = [*SMALL, "-p", prompt_file(tmp_path, RED), "-l", 40, "--save_every", 3, "--output_dir"]
-    child = SERVER.Process(target=run_with_little_room, args=([*flags, tmp_path / "out"], tmp_path / "said"))
+    flags = [*small, "-p", prompt_file(tmp_path, RED), "-l", 16, "--save_every", 3, "--output_dir"]
+    child = FORKSERVER.Process(target=run_with_little_room, args=([*flags, tmp_path / "out"], tmp_path / "output0"))
     child.start()
-    assert ended(child) == 1
-    assert "File too large" in (tmp_path / "said").read_text()
+    assert exit_status(child) == 1
+    assert "File too large" in (tmp_path / "output0").read_text()
     assert written(tmp_path / "out") > 4
     assert command(*flags, tmp_path / "out") == command(*flags, tmp_path / "straight") == 0
     assert content(tmp_path / "out") == content(tmp_path / "straight")
 
 
-def run_with_little_room(arguments: Sequence[object], said: Path) -> None:
+def run_with_little_room(arguments: Sequence[object], output: Path) -> None:
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (150_000, 150_000))
-    run_in_child(arguments, said, {})
+    resource.setrlimit(resource.RLIMIT_FSIZE, (40_000, 40_000))
+    run_in_child(arguments, output, {})
 
 
-def test_debug_writes_a_log(tmp_path):
-    flags = [*SMALL, "-p", prompt_file(tmp_path, RED), "-l", 3, "--output_dir", tmp_path / "out"]
+def test_debug_writes_a_log(tmp_path, small):
+    flags = [*small, "-p", prompt_file(tmp_path, RED), "-l", 3, "--output_dir", tmp_path / "out"]
     assert command(*flags, "--debug") == 0
     log = one(tmp_path, "out/*/t2v/t2v.log").read_text()
     assert "seed=321" in log
     assert re.search(r"pass 7: [0-9.]+ s, 3 frames finished", log)
 
 
-def test_the_commands_of_the_readme(tmp_path):
-    """Stopped and begun again, extended, and endless: as README says it, with a smaller queue."""
+def test_the_commands_of_the_readme(tmp_path, tiny_model):
+    """Stopped and begun again, extended, and endless: as README says it, with the smallest model and queue."""
     section = (ROOT / "README.md").read_text().split("## Runs that cannot be lost")[1].split("\n## ")[0]
-    first, longer, endless = re.findall(r"python videocrafter_main\.py ([^\n]*)", section)
-    small = ["--video_length", 4, "-n", 2, "--save_frames", "--output_dir", tmp_path / "out"]
-    child = start([*first.split(), *small], tmp_path)
-    wait_for(tmp_path / "out", 30, child)
-    os.kill(child.pid, signal.SIGINT)
-    assert ended(child) == 130
-    assert command(*first.split(), *small) == 0
-    assert frames_of(tmp_path / "out") == int(re.search(r"--new_video_length (\d+)", first)[1])
-    child = start([*longer.split(), *small], tmp_path)
-    wait_for(tmp_path / "out", 150, child)
-    os.kill(child.pid, signal.SIGKILL)
-    assert ended(child) == -signal.SIGKILL
-    child = start([*endless.split(), *small], tmp_path)
-    wait_for(tmp_path / "out", 200, child)
-    os.kill(child.pid, signal.SIGTERM)
-    assert ended(child) == 143
-    assert frames_of(tmp_path / "out") >= 200
+    first, longer, endless = (
+        [*words.split(), *tiny_model, "-n", 1, "--unconditional_guidance_scale", 1, "--output_dir", tmp_path / "out"]
+        for words in re.findall(r"python videocrafter_main\.py ([^\n]*)", section)
+    )
+    asked, more = (int(words[words.index("--new_video_length") + 1]) for words in (first, longer))
+    for arguments, frames, number in (
+        (first, 5, signal.SIGINT),
+        (first, asked, None),
+        (longer, asked + 5, signal.SIGKILL),
+        (endless, asked + 10, signal.SIGTERM),
+    ):
+        if number is None:
+            assert command(*arguments) == 0
+        else:
+            child = start(arguments, tmp_path)
+            wait_for(tmp_path / "out", frames, child)
+            os.kill(child.pid, number)
+            assert exit_status(child) == (-number if number == signal.SIGKILL else 128 + number)
+        if number in (None, signal.SIGTERM):
+            movie = iio.imread(one(tmp_path, "out/*/t2v/t2v.mp4"), plugin="FFMPEG")
+            assert len(movie) == frames if number is None else len(movie) >= frames
+    assert more > asked
     schedule = re.search(r"```\n(\{.*\})\n```", section)[1]
     assert schedule == (ROOT / "prompts/schedule.txt").read_text().strip()
-
-
-def frames_of(folder: Path) -> int:
-    """How many frames the one MP4 below `folder` has."""
-    return len(iio.imread(one(folder, "*/t2v/t2v.mp4"), plugin="FFMPEG"))
