@@ -44,9 +44,15 @@ SCHEDULE = json.dumps({"0": RED, "3": BLUE})
 
 
 @pytest.fixture(scope="module")
-def small(tiny_model) -> list[str | Path]:
+def usual(tiny_model) -> list[str | Path]:
     """Flags of a small queue of the smallest model, with every kind of file."""
     return [*tiny_model, "--formats", "gif", "mp4"]
+
+
+@pytest.fixture(scope="module")
+def small(usual) -> list[str | Path]:
+    """The same with half as much to compute in a pass: no guidance and no lookahead."""
+    return [*usual, "--unconditional_guidance_scale", 1, "--no-lookahead_denoising"]
 
 
 def written(folder: Path) -> int:
@@ -75,12 +81,12 @@ def content(folder: Path, experiment: str = "t2v") -> dict[str, object]:
     [(signal.SIGKILL, 1), (signal.SIGTERM, 1), (signal.SIGKILL, 2)],
     ids=["SIGKILL", "SIGTERM", "SIGKILL, 2 ranks"],
 )
-def test_killed_at_random_moments(tmp_path, small, number, ranks):
+def test_killed_at_random_moments(tmp_path, usual, number, ranks):
     """20 times in one video, while it grows; every time the MP4 holds all but the last few frames.
 
     Of two ranks one or both are killed; if one was, the other ends by itself.
     """
-    flags = [*small, "--unconditional_guidance_scale", 1, "-p", prompt_file(tmp_path, RED), "--save_every", 3]
+    flags = [*usual, "--unconditional_guidance_scale", 1, "-p", prompt_file(tmp_path, RED), "--save_every", 3]
     out, straight = ([*flags, "--output_dir", tmp_path / name] for name in ("out", "straight"))
     rng = random.Random(0)
     lost = 0
@@ -107,10 +113,10 @@ def test_killed_at_random_moments(tmp_path, small, number, ranks):
     assert content(tmp_path / "out") == content(tmp_path / "straight")
 
 
-def test_longer_later(tmp_path, small):
+def test_longer_later(tmp_path, usual):
     """Asked for more frames, a finished video goes on; asked for fewer or as many, it is left alone."""
     prompts = prompt_file(tmp_path, RED)
-    flags = [*small, "-p", prompts, "-m", "t2v_TTqcache"]
+    flags = [*usual, "-p", prompts, "-m", "t2v_TTqcache"]
     assert command(*flags, "-l", 11, "--output_dir", tmp_path / "straight") == 0
     for length in (3, 9, 4, 11):
         assert command(*flags, "-l", length, "--output_dir", tmp_path / "out") == 0
@@ -248,10 +254,10 @@ def test_a_schedule_of_prompts(tmp_path):
         (["--precision", "fp32"], "--precision"),
     ],
 )
-def test_a_changed_setting_is_named(tmp_path, small, capfd, finished, change, name):
+def test_a_changed_setting_is_named(tmp_path, usual, capfd, finished, change, name):
     before = content(finished)
     capfd.readouterr()
-    assert command(*small, "--precision", "bf16", *change, *asked(finished)) == 2
+    assert command(*usual, "--precision", "bf16", *change, *asked(finished)) == 2
     error = capfd.readouterr().err.strip()
     assert "\n" not in error
     assert all(part in error for part in (name, "--overwrite"))
@@ -259,10 +265,10 @@ def test_a_changed_setting_is_named(tmp_path, small, capfd, finished, change, na
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory, small) -> Path:
+def finished(tmp_path_factory, usual) -> Path:
     folder = tmp_path_factory.mktemp("finished")
     prompt_file(folder, RED)
-    assert command(*small, "--precision", "bf16", *asked(folder)) == 0
+    assert command(*usual, "--precision", "bf16", *asked(folder)) == 0
     return folder
 
 
@@ -442,8 +448,8 @@ def run_with_little_room(arguments: Sequence[object], output: Path) -> None:
     run_in_child(arguments, output, {})
 
 
-def test_debug_writes_a_log(tmp_path, small):
-    flags = [*small, "-p", prompt_file(tmp_path, RED), "-l", 3, "--output_dir", tmp_path / "out"]
+def test_debug_writes_a_log(tmp_path, usual):
+    flags = [*usual, "-p", prompt_file(tmp_path, RED), "-l", 3, "--output_dir", tmp_path / "out"]
     assert command(*flags, "--debug") == 0
     log = one(tmp_path, "out/*/t2v/t2v.log").read_text()
     assert "seed=321" in log
