@@ -9,12 +9,12 @@ from omegaconf.errors import OmegaConfBaseException
 
 
 def read_config(path: str | Path) -> dict[str, Any]:
-    """A YAML file as plain dicts and lists; FileNotFoundError or ValueError name --config and the file."""
+    """Return a YAML file as plain dicts and lists; a FileNotFoundError or ValueError names --config and the file."""
     return read_yaml(path, where=f"--config {str(path)!r}")
 
 
 def read_yaml(path: str | Path, *, where: str) -> dict[str, Any]:
-    """A YAML file as plain dicts and lists; FileNotFoundError or ValueError begin with `where`."""
+    """Return a YAML file as plain dicts and lists; a FileNotFoundError or ValueError begins with `where`."""
     try:
         content = OmegaConf.to_container(OmegaConf.load(path), resolve=True)
     except FileNotFoundError:

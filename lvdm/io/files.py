@@ -1,4 +1,4 @@
-"""Files that are whole when they have their name, and files that tell when they were damaged."""
+"""Write files so that they are complete when they have their name, and detect those that were damaged later."""
 
 import hashlib
 import os
@@ -13,37 +13,38 @@ from lvdm.runtime.progress import print_above
 
 VIDEO_SUFFIXES = (".mp4", ".gif", ".webm", ".mov", ".avi", ".mkv")
 
-# The version of the format; behind it stand the SHA-256 of the content as hex digits, and a line end.
+# Sealed files begin with the version of the format, the SHA-256 of the content as hex digits, and a line end.
 SEAL = b"fifo-sealed-1 "
 SEAL_LENGTH = len(SEAL) + 64 + 1
-LARGEST_SEALED = 2**30  # bytes that are read of a file; none that was written is nearly as large
+LARGEST_SEALED = 2**30  # bytes that are read of a sealed file; none that this program writes is nearly as large
 
 
 class DamagedFileError(ValueError):
-    """A file is not what was once written to it."""
+    """The content of a file is not what was written to it."""
 
 
 @contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
-    """Yields a place beside `path` for a file or folder. It takes that name when the block ends, or goes away.
+    """Yield a temporary path beside `path`. What is written there takes the name `path` when the block ends.
 
-    The place is this process's own, so that several may write the same file; the last one's stays. The folder is made.
-    A file is on the disk, not only on its way there, before it has the name: a power cut leaves it whole or not there.
+    It may be a file or a folder; after an exception it is removed. The parent folder is made if it is missing. The
+    temporary path belongs to this process, so several may write the same file; the last one's stays. A file is on the
+    disk before it takes its name, so that after a power cut it is either complete or not there.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.stem}.{os.getpid()}.partial{path.suffix}")
-    remove(partial)  # of a process that had this one's number
+    remove(partial)  # of an earlier process with the same number
     try:
         yield partial
         if partial.is_file():
-            _reach_disk(partial)
+            _flush_to_disk(partial)
         partial.replace(path)
     except BaseException:
         remove(partial)
         raise
 
 
-def _reach_disk(path: Path) -> None:
+def _flush_to_disk(path: Path) -> None:
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -52,7 +53,7 @@ def _reach_disk(path: Path) -> None:
 
 
 def remove(path: Path) -> None:
-    """Removes a file, a link or a folder with all that is in it; nothing if there is none."""
+    """Remove a file, a link or a folder with its content, if there is one."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
     else:
@@ -60,14 +61,19 @@ def remove(path: Path) -> None:
 
 
 def write_sealed(path: Path, content: bytes) -> None:
-    """Writes `content` with its checksum."""
+    """Write `content` with its checksum."""
     with whole_file(path) as partial, partial.open("wb") as file:
         file.write(SEAL + hashlib.sha256(content).hexdigest().encode() + b"\n")
         file.write(content)
 
 
 def read_sealed(path: Path) -> bytes:
-    """The content that `write_sealed` wrote; DamagedFileError if it is another. OSError if there is no such file."""
+    """Return the content that `write_sealed` wrote.
+
+    Raises:
+        DamagedFileError: The content is another one.
+        OSError: The file cannot be read.
+    """
     with path.open("rb") as file:
         head = file.read(SEAL_LENGTH)
         if not head.startswith(SEAL):
@@ -79,9 +85,12 @@ def read_sealed(path: Path) -> bytes:
 
 
 def set_aside(path: Path, error: Exception, *, with_it: Iterable[Path] = ()) -> None:
-    """Gives a file in which `error` was found another name, and says so: it is neither used nor lost.
+    """Rename a damaged file, so that it is neither used nor lost, and print a warning.
 
-    with_it: what is of no use without it, and treated alike.
+    Args:
+        path: The damaged file.
+        error: What is wrong with it.
+        with_it: Files that are of no use without it; they are renamed, too.
     """
     names = []
     for file in (path, *with_it):

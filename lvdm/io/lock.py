@@ -1,4 +1,8 @@
-"""One process at a time may write a folder."""
+"""Let only one process at a time write a folder.
+
+Uses flock, which Linux and macOS have. The library filelock would not do with less: it leaves the lock's file behind,
+and says nothing of who holds it.
+"""
 
 import fcntl
 import json
@@ -16,9 +20,12 @@ class FolderInUseError(ValueError):
 
 @contextmanager
 def folder_lock(folder: Path) -> Iterator[None]:
-    """Within this context `folder`, which is made, is this process's own; FolderInUseError says whose it is instead.
+    """Hold the lock of a folder within this block; the folder is made if it is missing.
 
-    The system lets go of the lock when a process dies, so that a stale one cannot be.
+    The system releases the lock when the process ends, however it ends, so a lock cannot be left behind.
+
+    Raises:
+        FolderInUseError: Another process holds the lock. The message says which (pid, host), and since when.
     """
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / ".lock"
@@ -34,7 +41,7 @@ def folder_lock(folder: Path) -> Iterator[None]:
             ) from None
         if path.exists() and os.path.samestat(os.fstat(handle), path.stat()):
             break
-        os.close(handle)  # of a process that ended between our two calls, and took the file away
+        os.close(handle)  # another process removed the file between our two calls: lock the new one
     try:
         since = datetime.now(timezone.utc).isoformat(timespec="seconds")
         os.ftruncate(handle, 0)

@@ -1,4 +1,4 @@
-"""A U-Net compiled by torch."""
+"""Compile a U-Net with torch."""
 
 from threading import Lock
 
@@ -10,10 +10,10 @@ from lvdm.runtime.progress import print_above
 
 
 class Compiled:
-    """Computes what `unet` does, with fused kernels that torch makes for every shape of batch that it meets.
+    """Call a U-Net through fused kernels, which torch compiles once for every shape of batch.
 
-    Threads that meet a new shape at the same time wait for the one that compiles it, instead of doing the same. Taps on
-    attentions (lvdm/sampling/taps/query_reuse.py) are compiled with the rest.
+    When threads meet a new shape at the same time, one compiles it and the others wait. Taps on attentions
+    (lvdm/sampling/taps/query_reuse.py) are compiled with the rest.
     """
 
     def __init__(self, unet: nn.Module) -> None:
@@ -22,6 +22,7 @@ class Compiled:
         self.lock = Lock()
 
     def __call__(self, *batch: Tensor) -> Tensor:
+        """Return unet(*batch); ValueError that names --compile if torch cannot compile on this machine."""
         shapes = tuple(tensor.shape for tensor in batch)
         if shapes in self.known:
             return self.forward(*batch)

@@ -1,32 +1,35 @@
-"""A terminal, or a pipe, that may go away while a run goes on."""
+"""Keep running when the terminal is closed, or when the program that reads the output ends."""
 
 import os
 from typing import TextIO
 
 
 class Console:
-    """Writes to `stream` as long as someone reads it, and from then on to nowhere."""
+    """Write to `stream` until that fails, and discard the output from then on."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
 
     def write(self, text: str) -> int:
+        """Write to the stream; return the number of characters."""
         try:
             return self._stream.write(text)
         except OSError:
-            self._give_up()
+            self._discard()
             return len(text)
 
     def flush(self) -> None:
+        """Flush the stream."""
         try:
             self._stream.flush()
         except OSError:
-            self._give_up()
+            self._discard()
 
     def __getattr__(self, name: str) -> object:
         return getattr(self._stream, name)
 
-    def _give_up(self) -> None:
+    def _discard(self) -> None:
+        """Redirect the stream to nowhere, so that flushing its buffer when the program ends does not fail either."""
         nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, self._stream.fileno())  # what is still in a buffer fails no more, at the program's end either
+        os.dup2(nowhere, self._stream.fileno())
         os.close(nowhere)

@@ -1,4 +1,4 @@
-"""How many cores this process may use: a container's limit is often less than what the machine has."""
+"""Use the CPU well: how many cores this process may use, which units they have, and how freed memory is reused."""
 
 import ctypes
 import os
@@ -10,19 +10,19 @@ V1_QUOTA, V1_PERIOD = "cpu.cfs_quota_us", "cpu.cfs_period_us"
 
 
 def usable_cores(system: Path = Path("/")) -> int:
-    """The cores that the system gives this process, by its affinity and the quotas of its cgroups; at least 1.
+    """Return how many cores this process may use, by its affinity and the CPU quotas of its cgroups; at least 1.
 
-    system: the root of the file system.
+    A container may often use fewer cores than the machine has. `system` is the root of the file system.
     """
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return max(1, int(min([cores, *core_quotas(system)])))
 
 
 def core_quotas(system: Path) -> Iterator[float]:
-    """The limits, in cores, of the cgroups that this process is in and of those around them (Linux; else none).
+    """Yield the limits, in cores, of the cgroups that this process is in and of their parents (Linux; else none).
 
-    system: the root of the file system. Version 2 writes "quota period" or "max period" into one file, version 1 two
-    numbers into two, -1 for no limit. A container may see its own group as the root.
+    Version 2 of cgroups writes "quota period" or "max period" into one file, version 1 two numbers into two files, -1
+    for no limit. A container may see its own group as the root. `system` is the root of the file system.
     """
     for line in _read(system / "proc/self/cgroup").splitlines():
         _, controllers, group = ([*line.split(":", 2), "", "", ""])[:3]
@@ -40,7 +40,7 @@ def core_quotas(system: Path) -> Iterator[float]:
 
 
 def _read(path: Path) -> str:
-    """What a file says; nothing if there is none."""
+    """Return the text of a file; nothing if it cannot be read."""
     try:
         return path.read_text(errors="replace")
     except OSError:
@@ -48,10 +48,10 @@ def _read(path: Path) -> str:
 
 
 def keep_freed_memory() -> None:
-    """Let the C library reuse freed memory instead of handing it back to the system, where it knows how (glibc).
+    """Let the C library reuse freed memory in this process instead of returning it to the system (glibc only).
 
-    The intermediate results of a forward are a few MiB each. Fresh pages for all of them, zeroed and mapped one by one,
-    take longer than many of the computations.
+    The intermediate results of a forward are a few MiB each. To map and zero fresh pages for all of them takes longer
+    than many of the computations. It cannot be undone, so it is for programs, not for a library within one.
     """
     if not sys.platform.startswith("linux") or not hasattr(libc := ctypes.CDLL(None), "mallopt"):
         return
@@ -62,7 +62,7 @@ def keep_freed_memory() -> None:
 
 
 def has_bf16_units() -> bool:
-    """Whether this CPU multiplies bf16 matrices in hardware (known for Linux on x86); else fp32 is the faster one."""
+    """Return whether this CPU multiplies bf16 matrices in hardware (known for Linux on x86); else fp32 is faster."""
     try:
         with open("/proc/cpuinfo") as file:
             flags = next((line for line in file if line.startswith("flags")), "")

@@ -1,13 +1,13 @@
-"""Return messages of exceptions as one line each, for stderr."""
+"""Turn exceptions into one line each, for stderr."""
 
 
 def one_line(message: object) -> str:
-    """A message without line ends, for one line on stderr."""
+    """Return a message without line ends."""
     return " ".join(str(message).split())
 
 
 def reason(error: Exception) -> str:
-    """Why something failed, for one line on stderr: with the exception's name, unless it is one that is a sentence."""
+    """Return why something failed, with the exception's name unless its message is a sentence for users."""
     if isinstance(error, (ValueError, OSError)):
         return one_line(error)
     return f"{type(error).__name__}: {one_line(error)}"

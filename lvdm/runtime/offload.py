@@ -1,4 +1,4 @@
-"""Networks that wait in host memory and are on the device only when they compute."""
+"""Keep networks in host memory, and have them on the device only while they compute."""
 
 from collections.abc import Iterable, Iterator
 
@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 
 def networks_of(module: nn.Module) -> Iterator[nn.Module]:
-    """`module`, if it has a forward of its own; else those of its parts that have one."""
+    """Yield `module` if it has a forward of its own; otherwise those of its parts that have one."""
     if type(module).forward is not nn.Module.forward:
         yield module
         return
@@ -16,14 +16,19 @@ def networks_of(module: nn.Module) -> Iterator[nn.Module]:
 
 
 def offload_to_host(device: torch.device, networks: Iterable[nn.Module], *, stay: bool) -> None:
-    """From now on the weights of `networks`, which are in host memory, are on `device` during each of their forwards.
+    """Move the weights of each network to the device for its forwards, and free them there afterwards.
 
-    stay: they stay there until another of the networks comes: a U-Net, whose forward is called many times in a row,
-    arrives once. Weights are not copied back, only given up on the device: a forward changes none. An exception, such
-    as one for a lack of memory, gives them up, too.
+    A forward changes no weight, so they are not copied back: the network gets those in host memory again, also after an
+    exception, such as one for a lack of memory.
+
+    Args:
+        device: Where the networks compute.
+        networks: Their weights are in host memory.
+        stay: Free a network's weights only when another one computes. A U-Net, whose forward is called many times in a
+            row, is then moved once.
     """
     homes = {network: list(weights_of(network)) for network in networks}
-    present: list[nn.Module] = []  # the network that is on the device, if one is
+    present: list[nn.Module] = []  # the network that is on the device, if any
 
     def leave() -> None:
         while present:
@@ -49,7 +54,7 @@ def offload_to_host(device: torch.device, networks: Iterable[nn.Module], *, stay
 
 
 def weights_of(network: nn.Module) -> Iterator[tuple[dict[str, Tensor | None], str, Tensor]]:
-    """Parameters and buffers, each with the dict that holds it and its name there."""
+    """Yield each parameter and buffer with the dict that holds it and its name there."""
     for part in network.modules():
         for store in (part._parameters, part._buffers):
             for name, weight in store.items():

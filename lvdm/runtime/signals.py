@@ -1,4 +1,4 @@
-"""Stop a run on Ctrl-C or SIGTERM: the first signal stops it where it can go on later, the second ends it at once."""
+"""Stop on Ctrl-C or SIGTERM: at the first one after the current step, so that a run can be resumed, else at once."""
 
 import os
 import signal
@@ -13,11 +13,11 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class Stopped(KeyboardInterrupt):
-    """Say that a run ended because of a signal; like Ctrl-C itself it is not an Exception that code may handle.
+    """A run was ended by a signal. Like KeyboardInterrupt it is no Exception, so `except Exception` lets it pass.
 
     Args:
-        number: the signal's.
-        advice: what the user can do next; it ends the message.
+        number: The signal's.
+        advice: What the user can do next; it ends the message.
     """
 
     def __init__(self, number: int, *, advice: str = "") -> None:
@@ -26,7 +26,7 @@ class Stopped(KeyboardInterrupt):
 
 
 class Stop:
-    """Tell whether a signal has come, on any of the ranks: all of them must ask at the same places."""
+    """Tell whether any rank has received a signal. All ranks must ask at the same points of the run."""
 
     def __init__(self, ranks: Ranks, *, advice: str = "") -> None:
         self.ranks = ranks
@@ -34,17 +34,17 @@ class Stop:
         self.signal: int | None = None
 
     def requested(self) -> bool:
-        """Return whether a signal has come."""
+        """Return whether a signal was received, on any rank."""
         return self.ranks.any(self.signal is not None)
 
     def check(self) -> None:
-        """Raise Stopped if a signal has come. Call it where nothing is lost by it."""
+        """Raise Stopped if a signal was received. Call this only where everything is saved."""
         if self.requested():
             raise Stopped(self.signal or signal.SIGTERM, advice=self.advice)
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
         if self.signal is not None:
-            os._exit(128 + number)  # what was saved is on the disk; threads would have to finish what they compute
+            os._exit(128 + number)  # what was saved is on the disk; an orderly exit would wait for the threads
         self.signal = number
         if self.ranks.first:
             print("\nstopping after this step; once more to leave at once", file=sys.stderr)
@@ -52,9 +52,11 @@ class Stop:
 
 @contextmanager
 def stop_on_signals(ranks: Ranks, *, advice: str = "") -> Iterator[Stop]:
-    """Yield a Stop that the signals set within this context. Only the main thread gets signals.
+    """Yield a Stop that receives SIGINT and SIGTERM within this block. Only the main thread can enter it.
 
-    advice: what the user can do after a stop, for the message.
+    Args:
+        ranks: Of which a signal to any stops all.
+        advice: What the user can do after a stop, for the message.
     """
     stop = Stop(ranks, advice=advice)
     before = {number: signal.signal(number, stop._receive) for number in SIGNALS}

@@ -1,9 +1,13 @@
-"""How many cores a process may use, where a container's limit is less than what the machine has."""
+"""How many cores a process may use, where a container's limit is less than what the machine has; freed memory."""
 
+import ctypes
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+from helpers import ROOT
 
 from lvdm.runtime.cpu import core_quotas, usable_cores
 
@@ -80,3 +84,28 @@ def test_usable_cores_are_at_most_those_of_its_affinity():
     finally:
         os.sched_setaffinity(0, before)
     assert 1 <= usable_cores() <= len(before)
+
+
+@pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "mallopt"), reason="glibc alone has these settings")
+def test_freed_memory_is_kept():
+    """In a process of its own, whose C library's settings are those that it begins with."""
+    code = """
+import ctypes
+from lvdm.runtime.cpu import keep_freed_memory
+libc = ctypes.CDLL(None)
+libc.malloc.restype, libc.malloc.argtypes, libc.free.argtypes = ctypes.c_void_p, [ctypes.c_size_t], [ctypes.c_void_p]
+def resident():
+    return int(open("/proc/self/statm").read().split()[1]) * 4 // 1024
+def use_64_mib():
+    block = libc.malloc(64 * 2**20)
+    ctypes.memset(block, 1, 64 * 2**20)
+    libc.free(block)
+before = resident()
+use_64_mib()
+print(resident() - before < 16)
+keep_freed_memory()
+use_64_mib()
+print(resident() - before > 48)
+"""
+    said = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert said.stdout.split() == ["True"] * 2
