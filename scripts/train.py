@@ -1,4 +1,4 @@
-"""Train a model: `python scripts/train.py --config configs/train/tiny_t2v/1_autoencoder.yaml`. Goes on where it stopped."""
+"""Train a model or resume: `python scripts/train.py --config configs/train/tiny_t2v/1_autoencoder.yaml`."""
 
 import sys
 from dataclasses import replace

@@ -1,8 +1,8 @@
 """Attention, and the spatial and temporal transformers of the 3D U-Net.
 
-Feature maps of a batch of B clips of T frames travel as (B T, C, H, W). A spatial transformer lets the positions of one
-frame attend to one another and to the context; a temporal transformer lets the T frames at one position attend to one
-another (its attn2 is self-attention too).
+Feature maps of B clips of T frames have the shape (B T, C, H, W). In a spatial transformer the positions of a frame
+attend to each other and to the context. In a temporal transformer the T frames at a position attend to each other; its
+attn2 is self-attention too.
 """
 
 from collections.abc import Callable, Iterable
@@ -14,16 +14,16 @@ from torch import Tensor, nn
 
 from lvdm.modules.layers import GroupNorm, zero_module
 
-TEXT_TOKENS = 77  # tokens of the context that are text; those behind them, if any, are of an image
-LONGEST_BATCH = 2**16 - 1  # CUDA's limit for the second and third side of a grid of blocks, where kernels put it
-SHORT = 128  # up to so many keys, plain products beat the flash kernel on a CPU, above all in the backward pass
+TEXT_TOKENS = 77  # text tokens at the beginning of the context; any further tokens are image tokens
+LONGEST_BATCH = 2**16 - 1  # CUDA's limit for the y and z size of a grid, where attention kernels put the batch
+SHORT = 128  # keys up to which matrix products are faster than the flash kernel on a CPU, above all backwards
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """softmax(q k^T / sqrt(D)) v. q (B, heads, L, D); k, v (B, heads, M, D); out (B, heads, L, D)."""
+    """Return softmax(q k^T / sqrt(D)) v (B, heads, L, D) for q (B, heads, L, D) and k, v (B, heads, M, D)."""
     if q.device.type == "cpu" and k.shape[2] <= SHORT:
         logits = (q * q.shape[-1] ** -0.5) @ k.mT
-        return logits.softmax(-1, dtype=torch.float32).to(v.dtype) @ v  # in bf16 a CPU's softmax takes twice as long
+        return logits.softmax(-1, dtype=torch.float32).to(v.dtype) @ v  # a softmax in bf16 takes twice as long
     if len(q) <= LONGEST_BATCH:
         return F.scaled_dot_product_attention(q, k, v)
     parts = zip(*(tensor.split(LONGEST_BATCH) for tensor in (q, k, v)), strict=True)
@@ -31,7 +31,7 @@ def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 
 
 class RelativePosition(nn.Module):
-    """A learned vector for every distance from one token to another, clamped to +-`max_distance` (Shaw et al. 2018)."""
+    """Hold a learned vector for each distance between two tokens, clamped to +-max_distance (Shaw et al. 2018)."""
 
     def __init__(self, width: int, *, max_distance: int):
         super().__init__()
@@ -40,18 +40,18 @@ class RelativePosition(nn.Module):
         nn.init.xavier_uniform_(self.embeddings_table)
 
     def forward(self, queries: int, keys: int) -> Tensor:
-        """Embeddings of key index - query index, (queries, keys, width)."""
+        """Return the vectors of key index - query index, (queries, keys, width)."""
         device = self.embeddings_table.device
         distance = torch.arange(keys, device=device)[None, :] - torch.arange(queries, device=device)[:, None]
         return self.embeddings_table[distance.clamp(-self.max_distance, self.max_distance) + self.max_distance]
 
 
 class CrossAttention(nn.Module):
-    """Multi-head attention of tokens x (N, L, C) to a context (N, M, D), or to themselves.
+    """Let tokens x (N, L, C) attend to a context (N, M, D), or to themselves, with several heads.
 
-    With `image_attention`, context tokens behind the first 77 belong to an image and are attended to on their own, with
-    their own keys and values; the two results add up. `query_tap`, when set, sees the queries (N, L, heads D_head) and
-    answers with those to use: see lvdm/sampling/taps/query_reuse.py.
+    With `image_attention`, the image tokens of the context (those after the 77 text tokens) have their own keys and
+    values; the result is the sum of the attention to text and to image tokens. `query_tap`, if set, gets the queries
+    (N, L, heads D_head) and returns those to use instead: see lvdm/sampling/taps/query_reuse.py.
     """
 
     def __init__(
@@ -84,10 +84,10 @@ class CrossAttention(nn.Module):
         self.query_tap: Callable[[Tensor], Tensor] | None = None
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
-        q = self.to_q(x)
+        q = self.to_q(x)  # (N, L, heads D_head)
         if self.query_tap is not None:
             q = self.query_tap(q)
-        q = self.split_heads(q)
+        q = self.split_heads(q)  # (N, heads, L, D_head)
         context = x if context is None else context
         text = context[:, :TEXT_TOKENS] if self.image_attention else context
         k, v = self.split_heads(self.to_k(text)), self.split_heads(self.to_v(text))
@@ -101,31 +101,33 @@ class CrossAttention(nn.Module):
         return rearrange(tokens, "n l (heads d) -> n heads l d", heads=self.heads)
 
     def attend_relative(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        """softmax(q (k + R_k)^T / sqrt(D)) (v + R_v), with R by the distance from query to key."""
+        """Return softmax(q (k + R_k)^T / sqrt(D)) (v + R_v), where R depends on the distance from query to key."""
         to_k, to_v = (
             relative(q.shape[2], k.shape[2]).to(q.dtype)
             for relative in (self.relative_position_k, self.relative_position_v)
         )
-        q = q * q.shape[-1] ** -0.5  # first: the products might be too large for fp16
+        q = q * q.shape[-1] ** -0.5  # before the products, which could overflow in fp16
         logits = q @ k.mT + torch.einsum("nhid,ijd->nhij", q, to_k)
         weights = logits.softmax(-1, dtype=torch.float32).to(q.dtype)
         return weights @ v + torch.einsum("nhij,ijd->nhid", weights, to_v)
 
 
 class GEGLU(nn.Module):
-    """value * gelu(gate), both linear in x (Shazeer 2020)."""
+    """Compute value * gelu(gate), where value and gate are linear in x (Shazeer 2020)."""
 
     def __init__(self, dim_in: int, dim_out: int):
         super().__init__()
         self.proj = nn.Linear(dim_in, 2 * dim_out)
 
     def forward(self, x: Tensor) -> Tensor:
-        # Two products instead of one that is then cut: element-wise kernels want contiguous operands.
+        # Two products instead of one that is split afterwards: element-wise kernels are faster on contiguous tensors.
         (value_weight, gate_weight), (value_bias, gate_bias) = self.proj.weight.chunk(2), self.proj.bias.chunk(2)
         return F.linear(x, value_weight, value_bias) * F.gelu(F.linear(x, gate_weight, gate_bias))
 
 
 class FeedForward(nn.Module):
+    """Apply a GEGLU of `mult` times the width, then a linear layer, to each token."""
+
     def __init__(self, dim: int, *, mult: int = 4, dropout: float = 0.0):
         super().__init__()
         self.net = nn.Sequential(GEGLU(dim, dim * mult), nn.Dropout(dropout), nn.Linear(dim * mult, dim))
@@ -135,10 +137,10 @@ class FeedForward(nn.Module):
 
 
 class BasicTransformerBlock(nn.Module):
-    """Self-attention, attention to the context (self-attention again without one), feed-forward; all residual.
+    """Apply self-attention, attention to the context (without one, self-attention) and feed-forward, all residual.
 
-    x (B T, L, C) of a spatial transformer has a context (B, T or 1, M, D): one for every frame, or one for the clip. x
-    (B H W, T, C) of a temporal transformer has none.
+    In a spatial transformer x is (B T, L, C) and the context (B, T or 1, M, D), one for each frame or one for the clip.
+    In a temporal transformer x is (B H W, T, C) and there is no context.
     """
 
     def __init__(
@@ -169,16 +171,16 @@ class BasicTransformerBlock(nn.Module):
     def attend_to_context(self, x: Tensor, context: Tensor | None) -> Tensor:
         if context is None:
             return self.attn2(x)
-        # All positions of the frames that share a context make one long row of queries: its keys are made once.
-        context = context.flatten(0, 1)  # (B T' , M, D), T' = T or 1
+        # Frames that share a context become one long row of queries, so that its keys are computed once.
+        context = context.flatten(0, 1)  # (B T', M, D), T' = T or 1
         queries = x.reshape(context.shape[0], -1, x.shape[-1])  # (B T', T/T' L, C)
         return self.attn2(queries, context).reshape(x.shape)
 
 
 class Transformer(nn.Module):
-    """What spatial and temporal transformers share: norm, projection, blocks, and a projection back, zero at first.
+    """Apply norm, projection, blocks and a projection back, zero-initialised: the part that both transformers share.
 
-    `convolution` is the kind of layer that checkpoints store the projections as, unless they are linear.
+    `convolution` is the layer that checkpoints store the projections as without `use_linear`.
     """
 
     def __init__(
@@ -202,7 +204,7 @@ class Transformer(nn.Module):
         self.proj_out = zero_module(projection(inner_dim, channels))
 
     def transform(self, tokens: Tensor, context: Tensor | None = None) -> Tensor:
-        """Normed tokens (N, L, C) -> what is to be added to the features, (N, L, C)."""
+        """Return the residual (N, L, C) to add to the features, from their normed tokens (N, L, C)."""
         tokens = project(self.proj_in, tokens)
         for block in self.transformer_blocks:
             tokens = block(tokens, context)
@@ -210,7 +212,7 @@ class Transformer(nn.Module):
 
 
 class SpatialTransformer(Transformer):
-    """Transformer over the H W positions of each frame."""
+    """Apply a transformer to the H W positions of each frame."""
 
     def __init__(
         self,
@@ -247,14 +249,14 @@ class SpatialTransformer(Transformer):
         )
 
     def forward(self, x: Tensor, context: Tensor) -> Tensor:
-        """x (B T, C, H, W), context (B, T or 1, M, D)."""
+        """Return x (B T, C, H, W) plus the residual; context is (B, T or 1, M, D)."""
         height, width = x.shape[2:]
-        h = self.transform(rearrange(self.norm(x), "bt c h w -> bt (h w) c"), context)
+        h = self.transform(rearrange(self.norm(x), "bt c h w -> bt (h w) c"), context)  # (B T, H W, C)
         return x + rearrange(h, "bt (h w) c -> bt c h w", h=height, w=width)
 
 
 class TemporalTransformer(Transformer):
-    """Transformer over the T frames at each position; its norm sees the whole clip."""
+    """Apply a transformer to the T frames at each position; its norm takes statistics over the whole clip."""
 
     def __init__(
         self,
@@ -285,14 +287,14 @@ class TemporalTransformer(Transformer):
         )
 
     def forward(self, x: Tensor, frames: int) -> Tensor:
-        """x (B T, C, H, W) of clips of T = `frames` frames."""
+        """Return x (B T, C, H, W) plus the residual; a clip has T = `frames` frames."""
         height, width = x.shape[2:]
-        h = self.norm(rearrange(x, "(b t) c h w -> b c t (h w)", t=frames))
-        h = self.transform(rearrange(h, "b c t hw -> (b hw) t c"))
+        h = self.norm(rearrange(x, "(b t) c h w -> b c t (h w)", t=frames))  # (B, C, T, H W)
+        h = self.transform(rearrange(h, "b c t hw -> (b hw) t c"))  #          (B H W, T, C)
         return x + rearrange(h, "(b h w) t c -> (b t) c h w", h=height, w=width)
 
 
 def project(layer: nn.Linear | nn.Conv1d, tokens: Tensor) -> Tensor:
-    """A linear map of tokens (N, L, C); a kernel-1 convolution is one too, stored with more axes."""
+    """Apply a linear layer, or a convolution of kernel size 1, to tokens (N, L, C)."""
     weight = layer.weight if layer.weight.ndim == 2 else layer.weight.flatten(1)
     return F.linear(tokens, weight, layer.bias)

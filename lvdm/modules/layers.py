@@ -1,4 +1,4 @@
-"""Small things that every network here is made of."""
+"""Layers that several networks share: embeddings, norms, upsampling."""
 
 import math
 
@@ -6,12 +6,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-SMALL_PICTURE = 1024  # pixels
-WIDE_GROUP = 16  # channels
+SMALL_PICTURE = 1024  # pixels up to which GroupNorm has its own formula on a CPU
+WIDE_GROUP = 16  # channels of a group from which it does not need it
 
 
 def sinusoid(values: Tensor, width: int) -> Tensor:
-    """Sinusoidal embedding of `values` (...) as (..., width) in fp32: cosines, then sines (Ho et al. 2020)."""
+    """Return the sinusoidal embedding (..., width) of values (...) in fp32: cosines, then sines (Ho et al. 2020)."""
     half = width // 2
     rates = torch.exp(torch.arange(half, device=values.device, dtype=torch.float32) * (-math.log(10000) / half))
     angles = values.float()[..., None] * rates
@@ -19,14 +19,14 @@ def sinusoid(values: Tensor, width: int) -> Tensor:
 
 
 def zero_module(module: nn.Module) -> nn.Module:
-    """`module` with all parameters zero: at the start of training its branch adds nothing."""
+    """Set all parameters of `module` to zero and return it: at the start of training its branch adds nothing."""
     for parameter in module.parameters():
         nn.init.zeros_(parameter)
     return module
 
 
 def convolve_channels_last(module: nn.Module) -> nn.Module:
-    """`module` with its convolutions' weights in the layout that samplers feed them with."""
+    """Bring the 2D convolutions of `module` into the layout of the samplers' inputs, channels last, and return it."""
     for part in module.modules():
         if isinstance(part, nn.Conv2d):
             part.to(memory_format=torch.channels_last)
@@ -34,9 +34,10 @@ def convolve_channels_last(module: nn.Module) -> nn.Module:
 
 
 class GroupNorm(nn.GroupNorm):
-    """nn.GroupNorm, by other means for small pictures (N, C, H, W) with few channels a group, channels last, on a CPU.
+    """Compute nn.GroupNorm, with a faster formula for small pictures with few channels a group on a CPU.
 
-    There torch's kernel goes from pixel to pixel for every group on its own, and takes up to 50 times as long.
+    There torch's kernel for the channels-last layout goes through the pixels once for each group, and takes up to 50
+    times as long.
     """
 
     def forward(self, x: Tensor) -> Tensor:
@@ -58,7 +59,7 @@ class GroupNorm(nn.GroupNorm):
 
 
 class Upsample(nn.Module):
-    """Twice the height and width: every position four times, then a convolution."""
+    """Double height and width: repeat each position four times, then apply a convolution."""
 
     def __init__(self, channels: int):
         super().__init__()

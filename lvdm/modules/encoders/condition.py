@@ -1,4 +1,4 @@
-"""Encoders of texts and pictures: OpenCLIP towers whose weights come with the model's checkpoint."""
+"""Encode texts and pictures with OpenCLIP towers, whose weights come with the model's checkpoint."""
 
 from collections.abc import Mapping, Sequence
 
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 
 def clip_model(arch: str | Mapping) -> open_clip.CLIP:
-    """An OpenCLIP model without pretrained weights; `arch` is a name that open_clip knows, or a configuration."""
+    """Build an OpenCLIP model without pretrained weights; `arch` is a name known to open_clip, or a configuration."""
     if isinstance(arch, str):
         known = open_clip.get_model_config(arch)
         if known is None:
@@ -25,10 +25,12 @@ def clip_model(arch: str | Mapping) -> open_clip.CLIP:
 
 
 class FrozenOpenCLIPEmbedder(nn.Module):
-    """The tokens of the text tower's last or last but one layer, after the final norm.
+    """Encode texts: the tokens of the text tower's last or penultimate layer, after the final norm.
 
-    `layer` is "last" or "penultimate". `version`, `device` and `freeze` may stand in official YAML files; weights come
-    from the checkpoint, devices from the caller, and whoever trains decides what is frozen.
+    Args:
+        layer: "last" or "penultimate".
+        version, device, freeze: Accepted because official YAML files contain them, but without effect. Weights come
+            from the checkpoint, the caller chooses the device, and the training decides what is frozen.
     """
 
     def __init__(
@@ -45,21 +47,21 @@ class FrozenOpenCLIPEmbedder(nn.Module):
             raise ValueError(f"FrozenOpenCLIPEmbedder: layer is {layer!r}, allowed are 'last' and 'penultimate'")
         self.model = clip_model(arch)
         del self.model.visual
-        self.model.attn_mask = None  # ours is made on the fly; theirs would stay behind on the meta device
+        self.model.attn_mask = None  # encode_tokens makes its own; this one would stay on the meta device
         self.max_length = max_length
         self.skipped_layers = 1 if layer == "penultimate" else 0
 
     def forward(self, texts: Sequence[str]) -> Tensor:
-        """Features (B, 77, D) of B texts; texts longer than 75 tokens are cut."""
+        """Return features (B, 77, D) of B texts; texts longer than 75 tokens are truncated."""
         return self.encode_tokens(open_clip.tokenize(list(texts), self.max_length))
 
     def unread(self, text: str) -> int:
-        """How many tokens at the end of `text` are cut."""
+        """Return how many tokens at the end of `text` are truncated."""
         (tokens,) = open_clip.tokenize([text], 2 * len(text.encode()) + 2)
-        return max(0, int(tokens.argmax()) + 1 - self.max_length)  # the largest one is the end
+        return max(0, int(tokens.argmax()) + 1 - self.max_length)  # the end token has the largest id
 
     def encode_tokens(self, tokens: Tensor) -> Tensor:
-        """Features (B, 77, D) of token ids (B, 77)."""
+        """Return features (B, 77, D) of token ids (B, 77)."""
         embedding, length = self.model.token_embedding.weight, tokens.shape[1]
         x = self.model.token_embedding(tokens.to(embedding.device)) + self.model.positional_embedding[:length]
         causal = x.new_full((length, length), float("-inf")).triu(1)
@@ -70,11 +72,14 @@ class FrozenOpenCLIPEmbedder(nn.Module):
 
 
 class FrozenOpenCLIPImageEmbedderV2(nn.Module):
-    """All tokens of the image tower's last layer, without its final norm.
+    """Encode pictures: all tokens of the image tower's last layer, without its final norm.
 
-    The text tower's parameters outside its transformer stay, unused: checkpoints hold them. `version`, `device`,
-    `freeze` and `layer` may stand in official YAML files: weights come from the checkpoint, devices from the caller,
-    tokens are always all of the last layer's. `antialias` must be true: pictures are blurred before they shrink.
+    The text tower's parameters outside its transformer remain, unused, because checkpoints contain them.
+
+    Args:
+        antialias: Must be true: pictures are blurred before they are made smaller.
+        version, device, freeze, layer: Accepted because official YAML files contain them, but without effect. Weights
+            come from the checkpoint, and the caller chooses the device.
     """
 
     def __init__(
@@ -98,7 +103,7 @@ class FrozenOpenCLIPImageEmbedderV2(nn.Module):
         self.model.attn_mask = None
 
     def forward(self, pictures: Tensor) -> Tensor:
-        """Tokens (N, 1 + patches, D) of pictures (N, 3, H, W) in [-1, 1] of any size."""
+        """Return tokens (N, 1 + patches, D) of pictures (N, 3, H, W) in [-1, 1] of any size."""
         visual = self.model.visual
         x = visual.conv1(preprocess(pictures, *visual.image_size)).flatten(2).mT  # (N, patches, D)
         x = torch.cat([visual.class_embedding.expand(len(x), 1, -1), x], dim=1)
@@ -106,10 +111,10 @@ class FrozenOpenCLIPImageEmbedderV2(nn.Module):
 
 
 def preprocess(pictures: Tensor, height: int, width: int) -> Tensor:
-    """What CLIP's image tower sees of pictures (N, 3, H, W) in [-1, 1]: height x width, in CLIP's mean and deviation.
+    """Resize pictures (N, 3, H, W) in [-1, 1] to height x width and normalise them with CLIP's mean and deviation.
 
-    Pictures larger than that on either side are blurred first. The resizing is bicubic, corners stay corners, and what
-    it overshoots is not clamped.
+    Pictures that are larger on either side are blurred first. The interpolation is bicubic with aligned corners, and
+    its overshoots are not clamped.
     """
     factors = pictures.shape[2] / height, pictures.shape[3] / width
     if max(factors) > 1:
@@ -126,9 +131,9 @@ def preprocess(pictures: Tensor, height: int, width: int) -> Tensor:
 
 
 def gaussian(factor: float, *, like: Tensor) -> Tensor:
-    """The blur (L,), L odd, before a side shrinks `factor` times; its sum is 1."""
+    """Return the Gaussian kernel (L,), L odd, sum 1, that blurs a side before it is divided by `factor`."""
     sigma = max((factor - 1) / 2, 0.001)
-    length = int(max(4 * sigma, 3)) // 2 * 2 + 1  # an even length is made odd by one more
+    length = int(max(4 * sigma, 3)) // 2 * 2 + 1  # odd: an even length plus 1
     distance = torch.arange(length, device=like.device, dtype=like.dtype) - length // 2
     weights = torch.exp(-distance.square() / (2 * sigma**2))
     return weights / weights.sum()

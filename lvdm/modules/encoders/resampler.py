@@ -1,6 +1,6 @@
-"""Resampler: a few learned queries look at the many tokens of a picture, and become its tokens in the context.
+"""Reduce the many tokens of a picture to a few for the context, by learned queries that attend to them.
 
-The perceiver of Flamingo (Alayrac et al. 2022, arXiv 2204.14198), as IP-Adapter (arXiv 2308.06721) uses it.
+This is the perceiver of Flamingo (Alayrac et al. 2022, arXiv 2204.14198), as IP-Adapter (arXiv 2308.06721) uses it.
 """
 
 import torch
@@ -11,7 +11,7 @@ from lvdm.modules.attention import attend
 
 
 class PerceiverAttention(nn.Module):
-    """Queries (N, Q, D) attend to image tokens (N, L, D) and to themselves."""
+    """Let queries (N, Q, D) attend to image tokens (N, L, D) and to themselves."""
 
     def __init__(self, dim: int, *, heads: int, dim_head: int):
         super().__init__()
@@ -31,7 +31,7 @@ class PerceiverAttention(nn.Module):
 
 
 class Resampler(nn.Module):
-    """Image tokens (N, L, embedding_dim) -> (N, num_queries, output_dim). The defaults are those of VideoCrafter1."""
+    """Map image tokens (N, L, embedding_dim) to (N, num_queries, output_dim). The defaults are VideoCrafter1's."""
 
     def __init__(
         self,

@@ -1,4 +1,4 @@
-"""Encoder and decoder of the KL autoencoder (Rombach et al. 2022, arXiv 2112.10752): pictures to latents and back."""
+"""Networks of the KL autoencoder (Rombach et al. 2022, arXiv 2112.10752): encode pictures to latents, decode them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,10 +12,10 @@ from lvdm.modules.layers import Upsample
 
 @dataclass(frozen=True)
 class AutoencoderShape:
-    """The `ddconfig` of an AutoencoderKL, under the names that VideoCrafter's YAML files use.
+    """Hold the `ddconfig` of an AutoencoderKL, with the names that VideoCrafter's YAML files use.
 
-    `norm_num_groups` is ours: with few channels, 32 groups would leave one channel a group, and a norm over one
-    channel of a uniformly coloured picture erases its colour.
+    Only `norm_num_groups` is not in them: with few channels, 32 groups would have one channel each, and a norm over one
+    channel of a picture in a single color removes the color.
     """
 
     ch: int
@@ -32,7 +32,7 @@ class AutoencoderShape:
 
     @property
     def widths(self) -> list[int]:
-        """Channels of each level, finest first."""
+        """Return the channels of each level, finest first."""
         return [self.ch * multiplier for multiplier in self.ch_mult]
 
     def has_attention(self, level: int) -> bool:
@@ -43,7 +43,7 @@ class AutoencoderShape:
 
 
 class ResnetBlock(nn.Module):
-    """x + conv(swish(norm(conv(swish(norm(x)))))), with a 1x1 shortcut where the number of channels changes."""
+    """Compute x + conv(swish(norm(conv(swish(norm(x)))))), with a 1x1 shortcut where the number of channels changes."""
 
     def __init__(self, in_channels: int, out_channels: int, *, shape: AutoencoderShape):
         super().__init__()
@@ -64,7 +64,7 @@ class ResnetBlock(nn.Module):
 
 
 class AttnBlock(nn.Module):
-    """Single-head self-attention over the positions of a feature map, with 1x1 convolutions as projections."""
+    """Let the positions of a feature map attend to each other, with one head and 1x1 convolutions as projections."""
 
     def __init__(self, channels: int, *, shape: AutoencoderShape):
         super().__init__()
@@ -82,7 +82,7 @@ class AttnBlock(nn.Module):
 
 
 class Downsample(nn.Module):
-    """Halve height and width; padding on the right and the bottom only."""
+    """Halve height and width; pad on the right and at the bottom only."""
 
     def __init__(self, channels: int):
         super().__init__()
@@ -93,7 +93,7 @@ class Downsample(nn.Module):
 
 
 class Middle(nn.Module):
-    """Residual block, attention, residual block at the coarsest resolution."""
+    """Apply residual block, attention and residual block at the coarsest resolution."""
 
     def __init__(self, channels: int, *, shape: AutoencoderShape):
         super().__init__()
@@ -106,7 +106,7 @@ class Middle(nn.Module):
 
 
 class Level(nn.Module):
-    """The blocks of one resolution, each with attention where the shape asks for it, and the step to the next one."""
+    """Apply the blocks of one resolution, each followed by attention if `shape` says so."""
 
     def __init__(self, in_channels: int, out_channels: int, blocks: int, *, level: int, shape: AutoencoderShape):
         super().__init__()
@@ -125,7 +125,7 @@ class Level(nn.Module):
 
 
 class Encoder(nn.Module):
-    """Pictures (B, 3, H, W) to moments (B, 2 z_channels, H/8, W/8) for four levels."""
+    """Encode pictures (B, 3, H, W) to moments (B, 2 z_channels, H/8, W/8); the 8 is that of four levels."""
 
     def __init__(self, shape: AutoencoderShape):
         super().__init__()
@@ -152,7 +152,7 @@ class Encoder(nn.Module):
 
 
 class Decoder(nn.Module):
-    """Latents (B, z_channels, h, w) to pictures (B, 3, 8h, 8w) for four levels; one block more a level."""
+    """Decode latents (B, z_channels, h, w) to pictures (B, 3, 8h, 8w); one block a level more than the encoder."""
 
     def __init__(self, shape: AutoencoderShape):
         super().__init__()

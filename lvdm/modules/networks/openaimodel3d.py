@@ -1,4 +1,4 @@
-"""The 3D U-Net of VideoCrafter: a 2D diffusion U-Net whose blocks also look along time."""
+"""The 3D U-Net of VideoCrafter: a 2D diffusion U-Net with temporal convolutions and temporal attention."""
 
 from collections.abc import Sequence
 
@@ -12,7 +12,7 @@ from lvdm.modules.layers import GroupNorm, Upsample, sinusoid, zero_module
 
 
 class TemporalConv(nn.Conv3d):
-    """A (3, 1, 1) convolution on x (B, C, T, N), N = H W. Run as a 2D one: the same sums, a faster kernel."""
+    """Apply a (3, 1, 1) convolution to x (B, C, T, H W), as a 2D one: the same sums with a faster kernel."""
 
     def __init__(self, channels: int):
         super().__init__(channels, channels, (3, 1, 1), padding=(1, 0, 0))
@@ -22,7 +22,7 @@ class TemporalConv(nn.Conv3d):
 
 
 class TemporalConvBlock(nn.Module):
-    """Four temporal convolutions over the whole clip, with one residual around them."""
+    """Apply four temporal convolutions to the whole clip, with one residual around them."""
 
     def __init__(self, channels: int, *, dropout: float, norm_num_groups: int):
         super().__init__()
@@ -36,7 +36,7 @@ class TemporalConvBlock(nn.Module):
         self.conv4 = nn.Sequential(norm(), nn.SiLU(), nn.Dropout(dropout), zero_module(TemporalConv(channels)))
 
     def forward(self, x: Tensor, frames: int) -> Tensor:
-        """x (B T, C, H, W) of clips of T = `frames` frames."""
+        """Return x (B T, C, H, W) plus the residual; a clip has T = `frames` frames."""
         height, width = x.shape[2:]
         h = rearrange(x, "(b t) c h w -> b c t (h w)", t=frames)
         h = self.conv4(self.conv3(self.conv2(self.conv1(h))))
@@ -44,9 +44,9 @@ class TemporalConvBlock(nn.Module):
 
 
 class ResBlock(nn.Module):
-    """Residual block on x (B T, C, H, W) with the frames' embeddings, then the temporal convolutions.
+    """Apply a residual block with the frames' embeddings to x (B T, C, H, W), then the temporal convolutions.
 
-    The embeddings (B', T, E) may be of fewer clips, of which x has B / B' copies.
+    The embeddings (B', T, E) may belong to fewer clips; then x consists of B / B' copies of these.
     """
 
     def __init__(
@@ -84,6 +84,8 @@ class ResBlock(nn.Module):
 
 
 class Downsample(nn.Module):
+    """Halve height and width."""
+
     def __init__(self, channels: int):
         super().__init__()
         self.op = nn.Conv2d(channels, channels, 3, stride=2, padding=1)
@@ -93,9 +95,9 @@ class Downsample(nn.Module):
 
 
 class TimestepEmbedSequential(nn.Sequential):
-    """Layers in a row, each given what it takes: embeddings, context, or the number of frames.
+    """Apply layers one after another, and pass each what it takes: embeddings, context or the number of frames.
 
-    The first layer that takes contexts makes as many copies of the clips as there are contexts for each.
+    The first layer that takes contexts copies the clips once for each of their contexts.
     """
 
     def forward(self, x: Tensor, emb: Tensor, context: Tensor) -> Tensor:
@@ -113,10 +115,10 @@ class TimestepEmbedSequential(nn.Sequential):
 
 
 class UNetModel(nn.Module):
-    """Predicts noise (or v) in latent clips, each frame at a noise level of its own.
+    """Predict the noise (or v) of latent clips in which each frame may be at another noise level.
 
-    The parameters have the names of VideoCrafter's YAML files; `norm_num_groups` is ours (32 there). `use_checkpoint`
-    (recompute activations in training) and `use_fp16` (--precision decides) may stand there and change nothing.
+    The parameters have the names of VideoCrafter's YAML files, except `norm_num_groups`, which is always 32 there.
+    `use_checkpoint` (recompute activations in training) and `use_fp16` (see --precision) are accepted without effect.
     """
 
     def __init__(
@@ -258,14 +260,14 @@ class UNetModel(nn.Module):
         )
 
     def forward(self, x: Tensor, timesteps: Tensor, context: Tensor, fps: Tensor) -> Tensor:
-        """Predict for x (B, C, T, H, W), in its dtype: (K B, C, T, H, W).
+        """Return the prediction (K B, C, T, H, W) for x (B, C, T, H, W), in the dtype of x.
 
         Args:
-            timesteps: (B, T), the training timestep 0..999 of every frame.
-            context: (K B, T or 1, L, D), what to attend to: for every frame, or for the whole clip. The first B are one
-                for each clip, the next B others for the same clips, and so on. What comes before the first attention to
-                them is computed once for all K: 6 % of VideoCrafter2's work, 22 % of the embedded models'.
-            fps: (B,), frames per second; has no effect on a model without `fps_cond`.
+            timesteps: (B, T), the training timestep 0..999 of each frame.
+            context: (K B, T or 1, L, D), tokens to attend to, for each frame or for the whole clip. The first B belong
+                to the B clips, the next B are others for the same clips, and so on. Layers before the first attention
+                to them are computed once for all K: 6 % of VideoCrafter2's work, 22 % of the embedded models'.
+            fps: (B,), frames a second; without effect on a model without `fps_cond`.
         """
         frames = x.shape[2]
         emb = self.embed(timesteps, fps)  # (B, T, E)
@@ -282,7 +284,7 @@ class UNetModel(nn.Module):
         return rearrange(self.out(h), "(b t) c h w -> b c t h w", t=frames)
 
     def embed(self, timesteps: Tensor, fps: Tensor) -> Tensor:
-        """The embedding (B, T, E) of every frame's timestep, plus that of its clip's frame rate."""
+        """Return the embedding (B, T, E) of each frame's timestep plus that of its clip's frame rate."""
         dtype = self.out[0].weight.dtype
         emb = self.time_embed(sinusoid(timesteps, self.model_channels).to(dtype))
         if self.fps_cond:
@@ -291,5 +293,5 @@ class UNetModel(nn.Module):
 
 
 def copied(x: Tensor, *, rows: int) -> Tensor:
-    """x (N, ...) one or more times behind itself, so that it has `rows` rows."""
-    return x if len(x) == rows else torch.cat([x] * (rows // len(x)))  # in x's layout, which repeat() does not keep
+    """Repeat x (N, ...) until it has `rows` rows; `rows` is a multiple of N."""
+    return x if len(x) == rows else torch.cat([x] * (rows // len(x)))  # repeat() would not keep the layout
