@@ -481,5 +481,3 @@ def test_the_commands_of_the_readme(tmp_path, tiny_model):
             movie = iio.imread(one(tmp_path, "out/*/t2v/t2v.mp4"), plugin="FFMPEG")
             assert len(movie) == frames if number is None else len(movie) >= frames
     assert more > asked
-    schedule = re.search(r"```\n(\{.*\})\n```", section)[1]
-    assert schedule == (ROOT / "prompts/schedule.txt").read_text().strip()
