@@ -414,3 +414,34 @@ def test_debug_shows_where_it_happened(capfd):
     error = capfd.readouterr().err
     assert "Traceback" in error
     assert "FileNotFoundError" in error
+
+
+def test_prompts_on_the_command_line(tmp_path, tiny_model):
+    """They make the videos of the same lines in a prompt file; equal ones are told apart."""
+    file = prompt_file(tmp_path, RED, BLUE, RED)
+    assert command(*tiny_model, "-l", 1, "-p", file, "--output_dir", tmp_path / "file") == 0
+    words = ["--prompt", RED, "--prompt", BLUE, "--prompt", RED]
+    assert command(*tiny_model, "-l", 1, *words, "--output_dir", tmp_path / "words") == 0
+    assert len(frames_below(tmp_path / "words")) == 3
+    assert frames_below(tmp_path / "words") == frames_below(tmp_path / "file")
+
+
+def test_pictures_on_the_command_line(tmp_path, visual_model, capfd):
+    """One image for all prompts, or one for each."""
+    red, blue = picture(tmp_path / "red.png", (220, 20, 20)), picture(tmp_path / "blue.png", (20, 20, 220))
+    flags = [*visual_model, "-l", 1, "-m", "i2v", "--prompt", RED, "--prompt", BLUE]
+    assert command(*flags, "--image", red, "--output_dir", tmp_path / "one") == 0
+    assert command(*flags, "--image", red, "--image", blue, "--output_dir", tmp_path / "each") == 0
+    records = [json.loads(path.read_text()) for path in (tmp_path / "each").glob("*/*/*.json")]
+    assert {record["prompt"]: Path(record["image"]["path"]).name for record in records} == {
+        RED: "red.png",
+        BLUE: "blue.png",
+    }
+    assert len(list((tmp_path / "one").glob("*/*/*.gif"))) == 4
+    capfd.readouterr()
+    for wrong, part in (([], "--image"), (["--image", red] * 3, "3 times"), (["--image", "no.png"], "no.png")):
+        assert command(*flags, *wrong, "--output_dir", tmp_path / "wrong") == 2
+        error = capfd.readouterr().err.strip()
+        assert part in error
+        assert "\n" not in error
+    assert not (tmp_path / "wrong").exists()

@@ -89,6 +89,8 @@ def generate(
     Raises:
         ValueError, FileNotFoundError: a value that is not allowed; the message names the flag that the field is.
     """
+    if frames is not None and frames < 1:
+        raise ValueError(f"frames is {frames}: must be at least 1, or None for a video without end")
     options = _options_for(model, options or Options(), with_picture=image is not None)
     entry = _entry(prompt, image)
     with workers_of(torch.device(options.device), rows=options.rows) as workers:
@@ -117,7 +119,10 @@ def _options_for(model: Model, options: Options, *, with_picture: bool) -> Optio
     loaded = model.options
     mode = Mode("i2v") if with_picture and options.mode == Mode("t2v") else options.mode
     if with_picture != mode.from_picture:
-        raise ValueError(f"image: goes with a mode of i2v, and options.mode is {str(mode)!r}")
+        raise ValueError(
+            f"--mode {str(mode)!r}: begins {'from' if mode.from_picture else 'without'} a picture; give image="
+            f"{'...' if mode.from_picture else 'None'} with it"
+        )
     same = {name: getattr(loaded, name) for name in ("config", "ckpt_path", "device", "precision", "offload")}
     return resolved(replace(options, mode=mode, prompt=(), image=(), **same))
 
