@@ -1,9 +1,9 @@
-"""Say whether a checkpoint fits a config: `python scripts/check_checkpoint.py CKPT --config configs/....yaml`."""
+"""Check whether a checkpoint fits a config: `python scripts/check_checkpoint.py CKPT --config configs/....yaml`."""
 
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parent.parent))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 if __name__ == "__main__":  # before the imports that take seconds
     from lvdm.runtime.interrupt import exit_on_interrupt
@@ -13,17 +13,21 @@ if __name__ == "__main__":  # before the imports that take seconds
 from lvdm.cli.command import Parser, says_errors
 from lvdm.models.checkpoint import Differences, read_state_dict
 from lvdm.models.loading import build_on_meta, fitting_config
+from lvdm.runtime.progress import print_above
 
 
 @says_errors
 def main() -> int:
     parser = Parser(__doc__)
-    parser.add_argument("ckpt_path", help="the checkpoint")
-    parser.add_argument("--config", help="an inference YAML (default: find the shipped one that fits)")
+    parser.add_argument("ckpt_path", metavar="CKPT", help="the checkpoint")
+    parser.add_argument("--config", metavar="FILE", help="an inference YAML (default: find the shipped one that fits)")
     arguments = parser.parse_args()
-    state = read_state_dict(arguments.ckpt_path)
+    path = Path(arguments.ckpt_path)
+    if path.is_file():
+        print_above(f"reading {path}, {path.stat().st_size / 1e9:.1f} GB")
+    state = read_state_dict(path)
     elements = sum(tensor.numel() for tensor in state.values())
-    print(f"{arguments.ckpt_path}: {len(state)} keys, {elements:,} elements")
+    print(f"{path}: {len(state)} keys, {elements:,} elements")
     if arguments.config is None:
         fitting = fitting_config(state)
         print(f"fits {fitting}" if fitting else "fits none of the shipped configs")

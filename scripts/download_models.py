@@ -1,10 +1,10 @@
-"""Fetch a published model from Hugging Face: `python scripts/download_models.py base_512_v2`."""
+"""Download a published model from Hugging Face: `python scripts/download_models.py base_512_v2`."""
 
 import shutil
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parent.parent))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 if __name__ == "__main__":  # before the imports that take seconds
     from lvdm.runtime.interrupt import exit_on_interrupt
@@ -22,20 +22,20 @@ from lvdm.runtime.errors import one_line
 @says_errors
 def main() -> int:
     parser = Parser(__doc__)
-    parser.add_argument("name", choices=PUBLISHED, help="which model")
+    parser.add_argument("name", choices=PUBLISHED, help="the model")
     arguments = parser.parse_args()
     model = PUBLISHED[arguments.name]
-    target = Path(__file__).parent.parent / model.path
+    target = Path(__file__).resolve().parents[1] / model.path
     if target.exists():
-        print(f"{target} is there already")
+        print(f"{target} is already there")
         return 0
     try:
-        fetched = hf_hub_download(model.repository, model.filename, local_dir=target.parent)
+        downloaded = hf_hub_download(model.repository, model.filename, local_dir=target.parent)  # with a progress bar
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
         reason = one_line(error)[:300]
-        raise OSError(f"{arguments.name} could not be fetched from {model.repository}: {reason}") from error
-    if Path(fetched) != target:
-        shutil.move(fetched, target)
+        raise OSError(f"{arguments.name} could not be downloaded from {model.repository}: {reason}") from error
+    if Path(downloaded) != target:
+        shutil.move(downloaded, target)
     print(f"{target} is complete")
     return 0
 

@@ -19,6 +19,7 @@ import imageio.v3 as iio
 import numpy as np
 import torch
 import yaml
+from imageio_ffmpeg import get_ffmpeg_exe
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
@@ -191,3 +192,27 @@ def wait_until(reached: Callable[[], object], process: BaseProcess | subprocess.
         assert running, "the process ended before"
         assert time.monotonic() < end, f"not reached within {PATIENCE} seconds"
         time.sleep(0.01)
+
+
+def moving_pattern(count: int, *, height: int = 64, width: int = 96) -> list[np.ndarray]:
+    """Return frames (H, W, 3) uint8 of a pattern that moves right by a pixel per frame."""
+    coarse = np.random.default_rng(0).integers(0, 256, (height // 4 + 1, width // 4 + 1, 3), dtype=np.uint8)
+    pattern = coarse.repeat(4, 0).repeat(4, 1)[:height, :width]
+    return [np.roll(pattern, at, axis=1) for at in range(count)]
+
+
+def write_pictures(folder: Path, frames: list[np.ndarray]) -> Path:
+    """Write frames as numbered PNGs; return the folder."""
+    folder.mkdir(parents=True)
+    for number, frame in enumerate(frames):
+        iio.imwrite(folder / f"{number}.png", frame)
+    return folder
+
+
+def write_h264(path: Path, frames: list[np.ndarray], *flags: str) -> Path:
+    """Write frames as an H.264 video with ffmpeg and more flags for it; return the path."""
+    height, width, _ = frames[0].shape
+    source = f"-y -v error -f rawvideo -pix_fmt rgb24 -s {width}x{height} -r 8 -i -".split()
+    command = [get_ffmpeg_exe(), *source, "-c:v", "libx264", "-crf", "10", *flags, str(path)]
+    subprocess.run(command, input=b"".join(frame.tobytes() for frame in frames), check=True)
+    return path

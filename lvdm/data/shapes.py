@@ -11,6 +11,7 @@ from dataclasses import astuple, dataclass, field
 from functools import cached_property
 from math import prod
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
@@ -100,6 +101,11 @@ def render(scene: Scene, pose: Pose, *, height: int = HEIGHT, width: int = WIDTH
     ground = torch.tensor(BACKGROUNDS[scene.background])[None, :, None, None] / 255
     lit = color * (1 - (1 - SHADE) * dark)
     return ground + cover * (lit - ground), cover
+
+
+def to_frames(video: Tensor) -> np.ndarray:
+    """Convert (T, 3, H, W) in [0, 1] to frames (T, H, W, 3) uint8."""
+    return (video.clamp(0, 1) * 255).round().byte().permute(0, 2, 3, 1).numpy()
 
 
 @dataclass(frozen=True)

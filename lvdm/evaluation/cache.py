@@ -1,27 +1,57 @@
-"""Measurements that stay on the disk, so that a second run measures only what is new or has changed."""
+"""Keep measurements on the disk, so that a second run measures only what is new or has changed."""
 
 import hashlib
 import json
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from lvdm.evaluation.measure import Instruments, Measurement, measure
+from lvdm.evaluation.instruments import Instruments
+from lvdm.evaluation.measure import Measurement, measure
 from lvdm.evaluation.metrics import Curve
-from lvdm.evaluation.reading import Source, fingerprint
+from lvdm.evaluation.sources import Source
 from lvdm.io.files import whole_file
+from lvdm.io.frames import UnreadableVideoError, fingerprint
+from lvdm.runtime.progress import progress_bar
 
-VERSION = 2  # of the metrics: another number where a change to them changes results
+VERSION = 2  # of the metrics; to be raised by every change of the code that changes results
 
 
-def measured(
+def measure_all(
+    sources: Sequence[Source], instruments: Instruments, *, folder: Path | None
+) -> tuple[list[tuple[Source, Measurement]], list[str]]:
+    """Measure videos, or read what `folder` has of them if it is given, and show the progress on stderr.
+
+    Returns:
+        Each video with its measurement, and a message for each video that cannot be read.
+    """
+    videos, problems = [], []
+    with (
+        progress_bar(desc="measuring", total=len(sources), unit="video") as bar,
+        progress_bar(desc="frames", unit="frame") as frames,
+    ):
+        for source in sources:
+            bar.set_postfix_str(f"{source.experiment}: {source.name}"[:40])
+            try:
+                if folder is None:
+                    found = measure(source, instruments, progress=frames.update)
+                else:
+                    found = measure_cached(source, instruments, folder=folder, progress=frames.update)
+                videos.append((source, found))
+            except UnreadableVideoError as error:
+                problems.append(str(error))
+            bar.update()
+    return videos, problems
+
+
+def measure_cached(
     source: Source, instruments: Instruments, *, folder: Path, progress: Callable[[int], object]
 ) -> Measurement:
-    """The measurement of a video, read from `folder` if the video and the instruments are the same, and kept there.
+    """Return the measurement that `folder` has for the same video and instruments, or else measure and save it there.
 
-    A video is the same if its files have the same names, sizes and times of change, and its prompt is the same.
+    The video is the same if its files have the same names, sizes and modification times, and its prompt is the same.
     """
     identity = {
         "version": VERSION,
@@ -30,41 +60,42 @@ def measured(
         "schedule": source.schedule,
         "settings": instruments.settings | {"window": instruments.window},
     }
-    measurement = kept(identity, folder=folder)
+    measurement = load_measurement(identity, folder=folder)
     if measurement is None:
         measurement = measure(source, instruments, progress=progress)
-        keep(measurement, identity, folder=folder)
+        save_measurement(measurement, identity, folder=folder)
     else:
         progress(measurement.frames)
     return measurement
 
 
-def kept(identity: Mapping[str, Any], *, folder: Path) -> Measurement | None:
-    """The measurement that `keep` wrote with the same `identity`; None if there is none, or none that is whole.
+def load_measurement(identity: Mapping[str, Any], *, folder: Path) -> Measurement | None:
+    """Return the measurement that was saved under `identity`, or None if there is none or its file is damaged.
 
-    identity: everything that it depends on, for JSON.
+    Args:
+        identity: everything that the measurement depends on, as JSON values.
     """
     try:
-        content = json.loads(_place(identity, folder).read_text(encoding="utf-8"))["measurement"]
-        return Measurement(**{**content, "curves": curves_of(content)})
+        content = json.loads(_path(identity, folder).read_text(encoding="utf-8"))["measurement"]
+        return Measurement(**{**content, "curves": parse_curves(content)})
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
 
 
-def keep(measurement: Measurement, identity: Mapping[str, Any], *, folder: Path) -> None:
-    """Writes a small file in `folder`."""
-    content = {"of": identity, "measurement": as_json(measurement)}
-    with whole_file(_place(identity, folder)) as partial:
+def save_measurement(measurement: Measurement, identity: Mapping[str, Any], *, folder: Path) -> None:
+    """Write a small file in `folder`, for `load_measurement` with the same `identity`."""
+    content = {"of": identity, "measurement": to_json(measurement)}
+    with whole_file(_path(identity, folder)) as partial:
         partial.write_text(json.dumps(content, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
-def _place(identity: Mapping[str, Any], folder: Path) -> Path:
+def _path(identity: Mapping[str, Any], folder: Path) -> Path:
     text = json.dumps(identity, sort_keys=True)
     return folder / f"{hashlib.sha256(text.encode()).hexdigest()[:32]}.json"
 
 
-def as_json(measurement: Measurement) -> dict[str, Any]:
-    """With None for NaN, which JSON does not have."""
+def to_json(measurement: Measurement) -> dict[str, Any]:
+    """Return a measurement as JSON values, with None for NaN."""
     curves = {
         name: asdict(curve) | {"values": [None if math.isnan(value) else value for value in curve.values]}
         for name, curve in measurement.curves.items()
@@ -72,8 +103,11 @@ def as_json(measurement: Measurement) -> dict[str, Any]:
     return {**vars(measurement), "curves": curves}
 
 
-def curves_of(content: Mapping[str, Any]) -> dict[str, Curve]:
-    """The curves of what `as_json` returned. ValueError, KeyError, TypeError or AttributeError if they are not."""
+def parse_curves(content: Mapping[str, Any]) -> dict[str, Curve]:
+    """Return the curves in what `to_json` returned.
+
+    Raises ValueError, KeyError, TypeError or AttributeError if `content` is something else.
+    """
     return {
         name: Curve(
             window=int(curve["window"]),

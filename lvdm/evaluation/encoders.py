@@ -1,4 +1,4 @@
-"""Networks that look at frames: CLIP's two towers, and a VAE's encoder. Their weights come from files of the user's."""
+"""Encoders for the metrics: CLIP's two towers and the encoder of a VAE, with weights from the user's files."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from open_clip.transformer import VisionTransformer
 from torch import Tensor, nn
-from torchvision.transforms.v2 import functional as pictures
+from torchvision.transforms.v2 import functional as transforms
 
 from lvdm.io.configs import read_config
 from lvdm.models.checkpoint import WrongCheckpointError, load_strictly, read_state_dict
@@ -24,36 +24,40 @@ TEXT, IMAGE, FIRST_STAGE = "cond_stage_model.model.", "embedder.model.", "first_
 
 @dataclass(frozen=True)
 class ClipEncoder:
-    """CLIP's towers; `text` is None where only the image tower is to be had. `name` is what results call it."""
+    """CLIP's image tower and, if it is known, its text tower; `name` is for reports."""
 
     name: str
     visual: VisionTransformer
     text: open_clip.CLIP | None
 
     @property
-    def silence(self) -> str:
-        """Why there is no text alignment; empty if there is."""
+    def why_no_text(self) -> str:
+        """Return why text alignment cannot be measured; empty if it can."""
         return "" if self.text else f"no text tower belongs to the {self.name}"
 
     @torch.inference_mode()
-    def see(self, frames: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-        """Image embeddings (N, D) and means of the patch tokens (N, W) of frames (H, W, 3) uint8, of length 1.
+    def encode_frames(self, frames: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+        """Return the image embeddings (N, D) and the means of the patch tokens (N, W), of length 1, of N frames.
 
-        As VBench shows frames to CLIP: the shorter side to the tower's size, bicubic without antialiasing on whole
-        levels, then the square in the middle. The patch tokens are those behind the last norm.
+        Frames are prepared as VBench does: the shorter side is resized to the tower's size, bicubic, without
+        antialiasing, rounded to whole levels; then the centre square is cut out. Patch tokens are taken after the
+        last norm.
+
+        Args:
+            frames: (H, W, 3) uint8 each.
         """
         weight = self.visual.conv1.weight
         side = self.visual.image_size[0]
         x = torch.from_numpy(np.stack(frames)).permute(0, 3, 1, 2).to(weight.device)
-        x = pictures.resize(x, [side], interpolation=pictures.InterpolationMode.BICUBIC, antialias=False)
-        x = pictures.center_crop(x, [side]).float() / 255
-        x = pictures.normalize(x, open_clip.OPENAI_DATASET_MEAN, open_clip.OPENAI_DATASET_STD)
+        x = transforms.resize(x, [side], interpolation=transforms.InterpolationMode.BICUBIC, antialias=False)
+        x = transforms.center_crop(x, [side]).float() / 255
+        x = transforms.normalize(x, open_clip.OPENAI_DATASET_MEAN, open_clip.OPENAI_DATASET_STD)
         embeddings, tokens = self.visual(x)  # (N, D), (N, patches, W)
         return _unit(embeddings), _unit(tokens.mean(1))
 
     @torch.inference_mode()
-    def read(self, prompt: str) -> np.ndarray:
-        """The embedding (D,) of a prompt, of length 1; what is longer than the tower takes is cut."""
+    def encode_prompt(self, prompt: str) -> np.ndarray:
+        """Return the embedding (D,) of a prompt, of length 1; tokens beyond the tower's context are cut off."""
         tokens = open_clip.tokenize([prompt], self.text.context_length)
         return _unit(self.text.encode_text(tokens.to(self.text.token_embedding.weight.device)))[0]
 
@@ -67,25 +71,31 @@ class LatentEncoder:
     first_stage: nn.Module
 
     @torch.inference_mode()
-    def see(self, frames: Sequence[np.ndarray]) -> np.ndarray:
-        """Latents (N, D), of length 1, of frames (H, W, 3) uint8: the means of the posteriors, flattened.
+    def encode_frames(self, frames: Sequence[np.ndarray]) -> np.ndarray:
+        """Return the latents (N, D), of length 1, of N frames: the posteriors' means, flattened.
 
-        Sides that the VAE cannot take are cut at the right and at the bottom.
+        Frames whose sides the VAE cannot take are cut at the right and at the bottom.
+
+        Args:
+            frames: (H, W, 3) uint8 each.
         """
         weight, step = self.first_stage.quant_conv.weight, self.first_stage.downsampling
         height, width = (side // step * step for side in frames[0].shape[:2])
         latents = []
-        for frame in frames:  # one by one: a VAE takes much memory for a frame
+        for frame in frames:  # one by one, since a VAE needs much memory for a frame
             x = torch.from_numpy(frame[None, :height, :width]).permute(0, 3, 1, 2).to(weight) / 127.5 - 1
             latents.append(self.first_stage.encode(x).mean.flatten(1))
         return _unit(torch.cat(latents))
 
 
 def open_clip_encoder(weights: Path, arch: str, *, device: torch.device) -> ClipEncoder:
-    """An OpenCLIP model from a file of its weights, or, from a checkpoint of a model for pictures, its towers.
+    """Load an OpenCLIP model from its weights, or from the checkpoint of an image-to-video model that contains them.
 
-    arch: a name that open_clip knows, or the path of a JSON file with a configuration.
-    FileNotFoundError or ValueError name --clip_weights or --clip_arch.
+    Args:
+        arch: a name that open_clip knows, or the path of a JSON file with a configuration.
+
+    Raises:
+        FileNotFoundError, ValueError: the message names --clip_weights or --clip_arch.
     """
     where = f"--clip_weights {str(weights)!r}"
     if not weights.is_file():
@@ -94,7 +104,7 @@ def open_clip_encoder(weights: Path, arch: str, *, device: torch.device) -> Clip
         state = read_state_dict(weights)
     except ValueError as error:
         raise ValueError(
-            f"{where}: not weights that can be read; allowed are safetensors files and PyTorch files of tensors, as "
+            f"{where}: its weights cannot be read; allowed are safetensors files and PyTorch files of tensors, as "
             "open_clip writes them (a TorchScript archive, such as OpenAI's, is a program and is not run)"
         ) from error
     if any(name.startswith(IMAGE) for name in state):
@@ -113,16 +123,21 @@ def open_clip_encoder(weights: Path, arch: str, *, device: torch.device) -> Clip
 def model_encoders(
     config: Path, ckpt_path: Path | None, *, device: torch.device
 ) -> tuple[LatentEncoder, ClipEncoder | None]:
-    """The VAE of a model, and its CLIP towers if it takes pictures; its U-Net is not loaded.
+    """Load the VAE of a model and, if it takes images, its CLIP; its U-Net is not loaded.
 
-    ckpt_path: None for the one that the config names. The text tower is left out if it is not the same CLIP as the
-    image tower: their embeddings have nothing to do with each other.
-    FileNotFoundError or ValueError name --config or --ckpt_path.
+    The text tower is left out if it belongs to another CLIP than the image tower, since their embeddings cannot be
+    compared.
+
+    Args:
+        ckpt_path: None for the one that the config names.
+
+    Raises:
+        FileNotFoundError, ValueError: the message names --config or --ckpt_path.
     """
     content = read_config(config)
     ckpt_path = ckpt_path or (content.get("inference") or {}).get("ckpt_path")
     if ckpt_path is None:
-        raise ValueError(f"--config {str(config)!r} names no inference.ckpt_path; give --ckpt_path")
+        raise ValueError(f"--config {str(config)!r} has no inference.ckpt_path; give --ckpt_path")
     try:
         params = content["model"]["params"]
         first_stage = params["first_stage_config"]
@@ -153,7 +168,7 @@ def _architecture(arch: str) -> str | Mapping[str, Any]:
     if not arch.endswith(".json"):
         if open_clip.get_model_config(arch) is None:
             raise ValueError(
-                f"--clip_arch {arch!r}: open_clip does not know it; allowed are its names, such as 'ViT-H-14' or "
+                f"--clip_arch {arch!r}: open_clip has no such model; allowed are its names, such as 'ViT-H-14' or "
                 "'ViT-B-32-quickgelu', and JSON files with a configuration"
             )
         return arch
@@ -168,7 +183,7 @@ def _image_tower(arch: str | Mapping[str, Any], state: Mapping[str, Tensor]) -> 
     with torch.device("meta"):
         visual = clip_model(arch).visual
     if not isinstance(visual, VisionTransformer):
-        raise ValueError("its image tower is no vision transformer")
+        raise ValueError("its image tower is not a vision transformer")
     visual.output_tokens = True
     return _load(visual, state)
 
@@ -178,14 +193,14 @@ def _text_tower(arch: str | Mapping[str, Any], state: Mapping[str, Tensor]) -> o
         model = clip_model(arch)
     del model.visual
     length = model.positional_embedding.shape[0]
-    model.attn_mask = torch.full((length, length), float("-inf")).triu(1)  # the one on the meta device has no values
+    model.attn_mask = torch.full((length, length), float("-inf")).triu(1)  # on the meta device it has no values
     return _load(model, state)
 
 
 def _load(module: nn.Module, state: Mapping[str, Tensor]) -> nn.Module:
-    """`module`, without memory so far, with the weights of `state` in fp32."""
+    """Give a module on the meta device the weights of `state`, in fp32, and return it for inference."""
     if not state:
-        raise WrongCheckpointError("there is nothing of it in the file")
+        raise WrongCheckpointError("the file has no weights of it")
     load_strictly(module, state)
     return module.float().eval().requires_grad_(False)
 
@@ -195,5 +210,5 @@ def _below(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
 
 
 def _unit(vectors: Tensor) -> np.ndarray:
-    """Vectors (N, D) brought to length 1."""
+    """Normalize vectors (N, D) to length 1."""
     return F.normalize(vectors.float(), dim=-1).cpu().numpy()

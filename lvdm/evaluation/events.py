@@ -1,27 +1,27 @@
-"""Frames at which something happens: seams, where the picture jumps, and duplicates, where it stands still.
+"""Find frames at which something happens: seams, where the picture jumps, and duplicates, where it stands still.
 
-A smooth motion does neither: where it is fastest the pairs beside are fast, too, and where it turns back, as at the
-ends of an oscillation, two frames may be alike, but so are the ones before and after them.
+Smooth motion has neither. Where it is fastest, the pairs of frames beside are fast too. Where it turns back, as at the
+ends of an oscillation, two frames may be alike, but so are the frame before them and the frame after.
 """
 
 import statistics
 from collections import deque
 from dataclasses import dataclass, field
 
-REACH = 8  # pairs before and after, whose median says what is usual here
+REACH = 8  # pairs before and after; their median difference is the usual one
 SEAM = 3.0  # times the usual difference
 BUMP = 2.0  # times the second largest difference of the two pairs before and the two after
 MIN_SEAM = 2.0  # levels of 255, on average over all pixels
-DUPLICATE = 0.1  # of the usual difference; files that are not lossless do not repeat a frame exactly
-SAME = 0.02  # levels of 255: less is no difference, whatever is usual
-TURN = 0.5  # of the smaller difference beside: if what is before and behind differs by less, the motion turns back
+DUPLICATE = 0.1  # of the usual difference; lossy files do not repeat a frame exactly
+SAME = 0.02  # levels of 255: a smaller difference is none, whatever the usual one is
+TURN = 0.5  # of the smaller difference beside: if the frames before and after differ by less, the motion turns back
 
 
 @dataclass
 class Events:
-    """Takes the differences of frames, 0-255, and finds the frames that open a seam or repeat the last.
+    """Collects the differences of consecutive frames, 0-255, and finds the frames that are seams or duplicates.
 
-    It judges a pair of frames when it knows REACH pairs on either side, and holds no more than those.
+    A pair of frames is judged as soon as REACH pairs on either side are known; no more pairs are kept in memory.
     """
 
     seams: list[int] = field(default_factory=list)
@@ -31,14 +31,19 @@ class Events:
     _judged: int = 0
 
     def add(self, step: float, across: float) -> None:
-        """Of the next frame, number 1 at first: its difference to the last one, and to the third last (any if none)."""
+        """Add the next frame, beginning with frame 1.
+
+        Args:
+            step: its difference to the frame before.
+            across: its difference to the frame three before; any number if there is no such frame.
+        """
         self._pairs.append((step, across))
         self._taken += 1
         if self._taken - self._judged > REACH:
             self._judge()
 
     def finish(self) -> None:
-        """There are no more pairs."""
+        """Judge the last pairs; nothing is added afterwards."""
         while self._judged < self._taken:
             self._judge()
 

@@ -1,64 +1,35 @@
-"""All metrics of one video, in one pass over its frames, in memory that does not grow with the frames."""
+"""Measure all metrics of one video in one pass over its frames, in memory that does not grow with their number."""
 
 import math
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import chain, islice, repeat
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from lvdm.data.captions import Scene
 from lvdm.evaluation.events import Events
+from lvdm.evaluation.instruments import Instruments
 from lvdm.evaluation.metrics import METRICS, SHAPES, Curve, View, average, difference
-from lvdm.evaluation.reading import Source, UnreadableVideoError, read_frames
+from lvdm.evaluation.motion import TILE
+from lvdm.evaluation.sources import Source
+from lvdm.io.frames import UnreadableVideoError, read_frames
 
-if TYPE_CHECKING:  # torch takes 500 MB: only who needs it loads it
-    from lvdm.evaluation.encoders import ClipEncoder, LatentEncoder
-
-WINDOW = 16  # frames: what a VideoCrafter model was trained on
-SUMMARIES = {metric.column.name: metric.summary for metric in METRICS} | {shape.name: average for shape in SHAPES}
-
-
-@dataclass(frozen=True)
-class Instruments:
-    """What videos are measured with. reference: the video that SSIM compares to.
-
-    settings: what tells these instruments from others whose results differ, for JSON.
-    """
-
-    window: int = WINDOW
-    clip: "ClipEncoder | None" = None
-    latents: "LatentEncoder | None" = None
-    reference: Path | None = None
-    settings: Mapping[str, Any] = field(default_factory=dict)
-
-    @property
-    def names(self) -> dict[str, str]:
-        """What the encoders are, for those who read the results."""
-        encoders = {"CLIP encoder": self.clip, "latents": self.latents}
-        return {what: encoder.name for what, encoder in encoders.items() if encoder}
-
-    @property
-    def left_out(self) -> dict[str, str]:
-        """Which metrics are not to be had of any video, and why."""
-        clip = "no CLIP weights (--clip_weights, or --config of a model that takes pictures)"
-        reasons = {
-            "ssim_to_reference": "" if self.reference else "no --reference",
-            "background_consistency": "" if self.clip else clip,
-            "clip_patch_consistency": "" if self.clip else clip,
-            "clip_f": "" if self.clip else clip,
-            "text_alignment": clip if self.clip is None else self.clip.silence,
-            "latent_consistency": "" if self.latents else "no --config of a model with a VAE",
-        }
-        return {name: reason for name, reason in reasons.items() if reason}
+REDUCTIONS = {metric.column.name: metric.reduce for metric in METRICS} | {shape.name: average for shape in SHAPES}
 
 
 @dataclass(frozen=True)
 class Measurement:
-    """Of one video: one number for each metric, its curve over windows, and the frames that begin a seam or repeat."""
+    """The measurement of one video.
+
+    Args:
+        frames, height, width: its size.
+        numbers: one number for each metric.
+        curves: the curve over windows of each metric that has one.
+        seams, duplicates: the frames that open a seam or repeat the frame before.
+    """
 
     frames: int
     height: int
@@ -76,9 +47,13 @@ def measure(
     limit: int | None = None,
     progress: Callable[[int], object] = lambda frames: None,
 ) -> Measurement:
-    """Measure a video, or its first `limit` frames; `progress` is told how many frames more are done.
+    """Measure a video, or its first `limit` frames.
 
-    UnreadableVideoError if it cannot be read.
+    Args:
+        progress: called with the number of frames that were measured since the last call.
+
+    Raises:
+        UnreadableVideoError: the video cannot be read.
     """
     means: dict[str, list[float]] = defaultdict(list)
     counts: dict[str, list[int]] = defaultdict(list)
@@ -86,19 +61,10 @@ def measure(
     first = None
     last: deque[View] = deque(maxlen=3)
     frames = 0
-    for views in _windows(source, instruments, limit):
+    for views in _read_windows(source, instruments, limit):
         first = first or views[0]
-        values: dict[str, list[float]] = {name: [] for name in SUMMARIES}
-        for now in views:
-            before = last[-1] if last else None
-            for metric in METRICS:
-                value = metric(first, before, now)
-                if value is not None:
-                    values[metric.column.name].append(value)
-            if before is not None:
-                events.add(difference(before, now), difference(last[0], now))
-            last.append(now)
-        values |= _shapes(source, [view.pixels for view in views], at=frames)
+        values = _measure_window(views, first=first, last=last, events=events)
+        values |= _measure_shapes(source, [view.pixels for view in views], start=frames)
         for name, of_window in values.items():
             means[name].append(sum(of_window) / len(of_window) if of_window else math.nan)
             counts[name].append(len(of_window))
@@ -106,60 +72,83 @@ def measure(
         progress(len(views))
     events.finish()
     curves = {name: Curve(instruments.window, tuple(means[name]), tuple(counts[name])) for name in means}
-    summarized = {name: SUMMARIES[name](curve) for name, curve in curves.items() if any(curve.counts)}
+    reduced = {name: REDUCTIONS[name](curve) for name, curve in curves.items() if any(curve.counts)}
     return Measurement(
         frames=frames,
-        height=now.pixels.shape[0],
-        width=now.pixels.shape[1],
-        numbers={name: number for name, (number, _) in summarized.items() if not math.isnan(number)}
+        height=first.pixels.shape[0],
+        width=first.pixels.shape[1],
+        numbers={name: number for name, (number, _) in reduced.items() if not math.isnan(number)}
         | {"seams": len(events.seams), "duplicates": len(events.duplicates)},
-        curves={name: curve for name, (_, curve) in summarized.items()},
+        curves={name: curve for name, (_, curve) in reduced.items()},
         seams=events.seams,
         duplicates=events.duplicates,
     )
 
 
-def _windows(source: Source, instruments: Instruments, limit: int | None) -> Iterator[list[View]]:
-    """The video's frames, a window at a time, with all that the encoders say of them."""
+def _measure_window(
+    views: Sequence[View], *, first: View, last: deque[View], events: Events
+) -> dict[str, Sequence[float]]:
+    """Return the values of each metric in one window; add its frames to `last` and their differences to `events`."""
+    values: dict[str, list[float]] = {name: [] for name in REDUCTIONS}
+    for now in views:
+        before = last[-1] if last else None
+        for metric in METRICS:
+            value = metric(first, before, now)
+            if value is not None:
+                values[metric.column.name].append(value)
+        if before is not None:
+            events.add(difference(before, now), difference(last[0], now))
+        last.append(now)
+    return values
+
+
+def _read_windows(source: Source, instruments: Instruments, limit: int | None) -> Iterator[list[View]]:
+    """Yield the video's frames a window at a time, with the encoders' features of each."""
     texts: dict[str, np.ndarray] = {}
-    reads = instruments.clip is not None and instruments.clip.text is not None and source.schedule
+    with_text = instruments.clip is not None and instruments.clip.text is not None and source.schedule
     start = 0
-    for pairs in _batches(islice(_beside(source.path, instruments.reference), limit), instruments.window):
+    for pairs in _batches(islice(_pair_with_reference(source.path, instruments.reference), limit), instruments.window):
         frames = [frame for frame, _ in pairs]
         nothing = [None] * len(frames)
-        clip, patches = instruments.clip.see(frames) if instruments.clip else (nothing, nothing)
-        latents = instruments.latents.see(frames) if instruments.latents else nothing
-        prompts = [_prompt_at(source, start + at) for at in range(len(frames))] if reads else []
+        clip, patches = instruments.clip.encode_frames(frames) if instruments.clip else (nothing, nothing)
+        latents = instruments.latents.encode_frames(frames) if instruments.latents else nothing
+        prompts = [_prompt_at(source, start + at) for at in range(len(frames))] if with_text else []
         for prompt in set(prompts) - set(texts):
-            texts[prompt] = instruments.clip.read(prompt)
-        known = [texts[prompt] for prompt in prompts] or nothing
-        fields = zip(frames, clip, patches, known, latents, (other for _, other in pairs), strict=True)
+            texts[prompt] = instruments.clip.encode_prompt(prompt)
+        text = [texts[prompt] for prompt in prompts] or nothing
+        fields = zip(frames, clip, patches, text, latents, (other for _, other in pairs), strict=True)
         yield [View(*values) for values in fields]
         start += len(frames)
 
 
-def _beside(path: Path, reference: Path | None) -> Iterator[tuple[np.ndarray, np.ndarray | None]]:
-    """Each frame with the one at its place in the reference; with None where that has ended, or there is none."""
+def _pair_with_reference(path: Path, reference: Path | None) -> Iterator[tuple[np.ndarray, np.ndarray | None]]:
+    """Yield each frame with the reference's frame of the same number; None where there is no such frame."""
     others = chain(read_frames(reference) if reference else (), repeat(None))
     for frame, other in zip(read_frames(path), others, strict=False):
+        height, width = frame.shape[:2]
+        if min(height, width) < TILE:  # motion is measured in tiles
+            raise UnreadableVideoError(f"{path}: frames are {height}x{width}, at least {TILE}x{TILE} are needed")
         if other is not None and other.shape != frame.shape:
-            sizes = ["x".join(map(str, one.shape[:2])) for one in (frame, other)]
-            raise UnreadableVideoError(f"{path}: frames are {sizes[0]}, those of --reference {reference} {sizes[1]}")
+            size = "x".join(map(str, other.shape[:2]))
+            raise UnreadableVideoError(f"{path}: frames are {height}x{width}, those of --reference {reference} {size}")
         yield frame, other
 
 
-def _shapes(source: Source, frames: Sequence[np.ndarray], *, at: int) -> Mapping[str, list[float]]:
-    """Of the window that begins at frame `at`; nothing where it shows no single caption of the shapes grammar."""
-    captions = {_prompt_at(source, at), _prompt_at(source, at + len(frames) - 1)} if source.schedule else {""}
+def _measure_shapes(source: Source, frames: Sequence[np.ndarray], *, start: int) -> Mapping[str, Sequence[float]]:
+    """Measure whether the window that begins at frame `start` shows its caption.
+
+    Returns an empty mapping unless the window has one prompt, and that is a caption of the shapes grammar.
+    """
+    captions = {_prompt_at(source, start), _prompt_at(source, start + len(frames) - 1)} if source.schedule else {""}
     if len(captions) > 1:
         return {}
     try:
         scene = Scene.parse(min(captions))
     except ValueError:
         return {}
-    from lvdm.evaluation.shapes import read_shapes  # loads torch
+    from lvdm.evaluation.shapes import check_shapes  # imports torch
 
-    return {name: [value] for name, value in read_shapes(frames, scene).items()}
+    return {name: [value] for name, value in check_shapes(frames, scene).items()}
 
 
 def _prompt_at(source: Source, frame: int) -> str:
@@ -167,7 +156,7 @@ def _prompt_at(source: Source, frame: int) -> str:
 
 
 def _batches(items: Iterable, size: int) -> Iterator[list]:
-    """Lists of `size` items; the last may be shorter."""
+    """Yield lists of `size` items; the last may be shorter."""
     iterator = iter(items)
     while batch := list(islice(iterator, size)):
         yield batch

@@ -1,7 +1,7 @@
-"""What is measured of a video, frame by frame and pair by pair. A metric sees the first, the previous and this frame.
+"""The metrics of a video, frame by frame and pair by pair. A metric sees the first, the previous and the present frame.
 
-A name that VBench (Huang et al. 2023, arXiv 2311.17982) uses means VBench's formula. Its numbers also depend on its
-encoder, CLIP ViT-B/32, and on its prompts; results say which encoder theirs is from.
+A metric that has the name of one in VBench (Huang et al. 2023, arXiv 2311.17982) has its formula too. Its numbers also
+depend on the encoder (VBench: CLIP ViT-B/32) and on the prompts; reports name the encoder that they were measured with.
 """
 
 import math
@@ -14,15 +14,20 @@ import numpy as np
 from lvdm.evaluation.motion import Tiles, motion, tiles_of
 from lvdm.evaluation.ssim import ssim
 
-RED, GREEN, BLUE = np.float32(0.299), np.float32(0.587), np.float32(0.114)  # BT.601: shares of brightness
+RED, GREEN, BLUE = np.float32(0.299), np.float32(0.587), np.float32(0.114)  # shares of luma, BT.601
 
 
 @dataclass(frozen=True)
 class View:
-    """A frame, (H, W, 3) uint8, with what encoders say of it and what belongs beside it; None where nothing is known.
+    """One frame with its features; a feature that is not known is None. D and W are the encoders' widths.
 
-    clip, patches: CLIP's embedding and the mean of its patch tokens. text: CLIP's embedding of the frame's prompt.
-    latent: that of a VAE. These are vectors of length 1. reference: the frame at its place in another video, alike.
+    Args:
+        pixels: (H, W, 3) uint8.
+        clip: CLIP's image embedding (D,), of length 1, as are the other features.
+        patches: the mean of CLIP's patch tokens (W,).
+        text: CLIP's embedding of the frame's prompt (D,).
+        latent: the VAE's latent, flattened.
+        reference: the frame of the same number in the reference video, (H, W, 3) uint8.
     """
 
     pixels: np.ndarray
@@ -34,7 +39,7 @@ class View:
 
     @cached_property
     def luma(self) -> np.ndarray:
-        """Brightness (H, W) in 0-255."""
+        """Return the brightness (H, W) in 0-255."""
         return luma_of(self.pixels)
 
     @cached_property
@@ -44,28 +49,28 @@ class View:
 
 @dataclass(frozen=True)
 class Curve:
-    """Means over windows of `window` frames, `counts` values in each; NaN where there is none."""
+    """Means over windows of `window` frames, each of `counts` values; NaN where there are none."""
 
     window: int
     values: tuple[float, ...]
     counts: tuple[int, ...]
 
 
-Measure = Callable[[View, View | None, View], float]  # of the first, the previous and this frame
-Summary = Callable[[Curve], tuple[float, Curve]]  # one number for the video, and the curve to show
+Measure = Callable[[View, View | None, View], float]  # of the first, the previous and the present frame
+Reduction = Callable[[Curve], tuple[float, Curve]]  # to one number for the video, and the curve to plot
 
 
 def average(curve: Curve) -> tuple[float, Curve]:
-    """The mean over all values, and the curve as it is."""
+    """Return the mean of all values, and the curve as it is."""
     pairs = [(value, count) for value, count in zip(curve.values, curve.counts, strict=True) if count]
     total = sum(count for _, count in pairs)
     return (sum(value * count for value, count in pairs) / total if total else math.nan), curve
 
 
 def drift(curve: Curve) -> tuple[float, Curve]:
-    """How far from the first window the last whole one is, without sign, and so of each window, as the curve.
+    """Return the absolute difference of the last whole window to the first, and that of every window as the curve.
 
-    NaN with fewer than two whole windows.
+    The number is NaN if there are fewer than two whole windows.
     """
     moved = Curve(curve.window, tuple(abs(value - curve.values[0]) for value in curve.values), curve.counts)
     whole = [value for value, count in zip(moved.values, curve.counts, strict=True) if count == curve.window]
@@ -74,7 +79,7 @@ def drift(curve: Curve) -> tuple[float, Curve]:
 
 @dataclass(frozen=True)
 class Column:
-    """What a table says of a metric. better: "higher", "lower", or "" where neither is."""
+    """A metric as tables show it. better: "higher", "lower", or "" if neither is."""
 
     name: str
     unit: str
@@ -83,34 +88,40 @@ class Column:
 
 @dataclass(frozen=True)
 class Metric:
-    """`needs`: the field of View without which it is not measured. pairs: whether it begins with the second frame."""
+    """How a metric is measured.
+
+    Args:
+        needs: the field of View without which it is left out.
+        pairs: whether it compares a frame with the one before, and so begins with the second frame.
+        reduce: how its curve becomes one number for the video.
+    """
 
     column: Column
     needs: str
     measure: Measure
     pairs: bool = False
-    summary: Summary = average
+    reduce: Reduction = average
 
     def __call__(self, first: View, before: View | None, now: View) -> float | None:
-        """The value of this frame; None where there is none."""
+        """Return the value of the frame `now`, or None if it has none."""
         if getattr(now, self.needs) is None or (self.pairs and before is None):
             return None
         return self.measure(first, before, now)
 
 
 def luma_of(pixels: np.ndarray) -> np.ndarray:
-    """(H, W, 3) uint8 to (H, W) float32 in 0-255, by BT.601."""
+    """Convert (H, W, 3) uint8 to luma (H, W) float32 in 0-255, by BT.601."""
     return pixels[..., 0] * RED + pixels[..., 1] * GREEN + pixels[..., 2] * BLUE
 
 
 def difference(before: View, now: View) -> float:
-    """The mean absolute difference of two frames, 0-255, over all pixels and channels."""
+    """Return the mean absolute difference of two frames over all pixels and channels, 0-255."""
     high, low = np.maximum(before.pixels, now.pixels), np.minimum(before.pixels, now.pixels)
     return float((high - low).mean())
 
 
 def temporal_flickering(first: View, before: View, now: View) -> float:
-    """VBench: (255 - mean absolute difference of consecutive frames) / 255. A frozen video has 1."""
+    """Return VBench's (255 - mean absolute difference of consecutive frames) / 255; a still video has 1."""
     return (255 - difference(before, now)) / 255
 
 
@@ -123,12 +134,12 @@ def brightness(first: View, before: View | None, now: View) -> float:
 
 
 def contrast(first: View, before: View | None, now: View) -> float:
-    """The standard deviation of brightness (Peli 1990: RMS contrast)."""
+    """Return the RMS contrast (Peli 1990): the standard deviation of luma."""
     return float(now.luma.std())
 
 
 def saturation(first: View, before: View | None, now: View) -> float:
-    """The mean over pixels of (largest - smallest channel) / largest channel, as in HSV; 0 for black."""
+    """Return the mean saturation as in HSV: (largest - smallest channel) / largest channel, 0 for black."""
     red, green, blue = (now.pixels[..., channel] for channel in range(3))
     top = np.maximum(np.maximum(red, green), blue)
     spread = top - np.minimum(np.minimum(red, green), blue)
@@ -136,42 +147,44 @@ def saturation(first: View, before: View | None, now: View) -> float:
 
 
 def ssim_to_reference(first: View, before: View | None, now: View) -> float:
-    """SSIM of brightness."""
+    """Return the SSIM of luma to the reference's frame."""
     return ssim(now.luma, luma_of(now.reference))
 
 
 def consistency(first: np.ndarray, before: np.ndarray, now: np.ndarray) -> float:
-    """VBench's formula for subjects and backgrounds alike: the mean of the cosines to the first and to the previous
-    frame's features, each clamped at 0. Features are vectors (D,) of length 1."""
+    """Return VBench's consistency of features (D,) of length 1: of a subject or a background, by their features.
+
+    It is the mean of the cosines to the first and to the previous frame, each clamped at 0.
+    """
     return (max(0.0, float(first @ now)) + max(0.0, float(before @ now))) / 2
 
 
 def background_consistency(first: View, before: View, now: View) -> float:
-    """VBench: `consistency` of CLIP's image embeddings, averaged over all frames but the first."""
+    """Return VBench's `consistency` of CLIP's image embeddings; it is averaged over all frames but the first."""
     return consistency(first.clip, before.clip, now.clip)
 
 
 def clip_patch_consistency(first: View, before: View, now: View) -> float:
-    """`consistency` of the mean of CLIP's patch tokens.
+    """Return the `consistency` of the mean of CLIP's patch tokens.
 
-    It stands where VBench has subject_consistency, which is the same formula on DINO's features. On CLIP's image
-    embedding it would be background_consistency again; the patch tokens keep more of what is where.
+    It replaces VBench's subject_consistency, which has the same formula on DINO's features. On CLIP's image embeddings
+    it would be background_consistency again; patch tokens keep more of the picture's layout.
     """
     return consistency(first.patches, before.patches, now.patches)
 
 
 def clip_f(first: View, before: View, now: View) -> float:
-    """CLIP-F, frame consistency (Esser et al. 2023, arXiv 2302.03011): the cosine of consecutive image embeddings."""
+    """Return CLIP-F (Esser et al. 2023, arXiv 2302.03011): the cosine of consecutive image embeddings."""
     return float(before.clip @ now.clip)
 
 
 def text_alignment(first: View, before: View | None, now: View) -> float:
-    """The cosine of CLIP's embeddings of the frame and of its prompt, from -1 to 1; not scaled, not clamped."""
+    """Return the cosine of CLIP's embeddings of the frame and of its prompt, -1 to 1, neither scaled nor clamped."""
     return float(now.text @ now.clip)
 
 
 def latent_consistency(first: View, before: View, now: View) -> float:
-    """The cosine of consecutive frames' latents."""
+    """Return the cosine of the latents of consecutive frames."""
     return float(before.latent @ now.latent)
 
 
@@ -179,9 +192,9 @@ LEVELS = "levels of 255"
 METRICS: Sequence[Metric] = (
     Metric(Column("temporal_flickering", "of 1", "higher"), "pixels", temporal_flickering, pairs=True),
     Metric(Column("motion", "pixels/frame", ""), "pixels", movement, pairs=True),
-    Metric(Column("brightness_drift", LEVELS, "lower"), "pixels", brightness, summary=drift),
-    Metric(Column("contrast_drift", LEVELS, "lower"), "pixels", contrast, summary=drift),
-    Metric(Column("saturation_drift", "of 1", "lower"), "pixels", saturation, summary=drift),
+    Metric(Column("brightness_drift", LEVELS, "lower"), "pixels", brightness, reduce=drift),
+    Metric(Column("contrast_drift", LEVELS, "lower"), "pixels", contrast, reduce=drift),
+    Metric(Column("saturation_drift", "of 1", "lower"), "pixels", saturation, reduce=drift),
     Metric(Column("ssim_to_reference", "of 1", "higher"), "reference", ssim_to_reference),
     Metric(Column("background_consistency", "cosine", "higher"), "clip", background_consistency, pairs=True),
     Metric(Column("clip_patch_consistency", "cosine", "higher"), "patches", clip_patch_consistency, pairs=True),

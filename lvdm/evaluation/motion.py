@@ -1,6 +1,6 @@
-"""How far the picture moves from frame to frame: block matching by normalised cross-correlation (Lewis 1995).
+"""Measure how far the picture moves from frame to frame: block matching by normalized cross-correlation (Lewis 1995).
 
-Every tile of a frame is looked for in the next one, up to REACH pixels away in each direction.
+Every tile of a frame is searched for in the next one, up to REACH pixels away in each direction.
 """
 
 from dataclasses import dataclass
@@ -8,22 +8,25 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
-ROWS = 96  # a picture's shorter side is shrunk by a whole number to not less than this
-TILE = 16  # pixels a side, once shrunk
+ROWS = 96  # frames are shrunk by a whole factor, to a shorter side of at least this many pixels
+TILE = 16  # pixels per side, after shrinking
 REACH = 12
-SIDE = TILE + 2 * REACH  # of the place where a tile is looked for
-MIN_TEXTURE = 2.0  # levels of 255: the deviation within a tile below which there is nothing to follow
+SIDE = TILE + 2 * REACH  # pixels per side of the region in which a tile is searched for
+MIN_TEXTURE = 2.0  # levels of 255: tiles of a smaller standard deviation cannot be followed
 MIN_MATCH = 0.7  # of 1; unrelated noise reaches 0.4
-RESERVE = 5e-4  # per pixel: of matches that are equally good, as along an edge, the nearest counts
-PERFECT = 1 - 1e-4  # a match this good is taken to be at a whole pixel
+RESERVE = 5e-4  # per pixel of distance: of equally good matches, as along an edge, the nearest is taken
+PERFECT = 1 - 1e-4  # a better match is at a whole pixel
 
 
 @dataclass(frozen=True)
 class Tiles:
-    """N tiles of a frame and their surroundings, as spectra (N, SIDE, SIDE // 2 + 1).
+    """N tiles of a frame and the regions around them.
 
-    norms: the length of the contrast at each place (N, 2 REACH + 1, 2 REACH + 1) of the surroundings. textured: (N,).
-    scale: how many pixels of the frame one of these is.
+    Args:
+        tiles, surroundings: their spectra (N, SIDE, SIDE // 2 + 1).
+        norms: the norm of the contrast of each patch of the surroundings (N, 2 REACH + 1, 2 REACH + 1).
+        textured: (N,), whether a tile can be followed.
+        scale: how many pixels of the frame are one pixel of a tile.
     """
 
     tiles: np.ndarray
@@ -34,7 +37,7 @@ class Tiles:
 
 
 def tiles_of(luma: np.ndarray) -> Tiles:
-    """The tiles of a frame (H, W), 0-255, side by side in its middle. H and W are at least TILE."""
+    """Cut the centre of a frame (H, W), 0-255, into tiles side by side. H and W are at least TILE."""
     scale = max(1, min(luma.shape) // ROWS)
     down, across = (side // (scale * TILE) for side in luma.shape)
     top, left = ((side - count * scale * TILE) // 2 for side, count in zip(luma.shape, (down, across), strict=True))
@@ -59,7 +62,7 @@ def tiles_of(luma: np.ndarray) -> Tiles:
 
 
 def motion(before: Tiles, now: Tiles) -> float:
-    """The mean displacement, in pixels, of the tiles of one frame that are found in the next; 0 if none is."""
+    """Return the mean displacement, in pixels, of the tiles of a frame that are found in the next; 0 if none is."""
     chosen = before.textured
     if not chosen.any():
         return 0.0
@@ -79,7 +82,7 @@ def motion(before: Tiles, now: Tiles) -> float:
 
 
 def _fraction(match: np.ndarray, row: np.ndarray, column: np.ndarray, *, axis: int) -> np.ndarray:
-    """How far beside the best place (n,), along an axis of `match`, a parabola through it has its top; at most 0.5."""
+    """Return the subpixel offset (n,) of the best match along an axis, by a parabola through it; at most 0.5."""
     tile, last = np.arange(len(match)), match.shape[1] - 1
     at = row if axis == 1 else column
     left, middle, right = (
@@ -92,11 +95,11 @@ def _fraction(match: np.ndarray, row: np.ndarray, column: np.ndarray, *, axis: i
 
 
 def _at_tiles(picture: np.ndarray, side: int) -> np.ndarray:
-    """The squares of `side` pixels that begin at every TILE-th row and column of `picture`: (N, side, side)."""
+    """Return the squares of `side` pixels that begin at every TILE-th row and column of `picture`: (N, side, side)."""
     return sliding_window_view(picture, (side, side))[::TILE, ::TILE].reshape(-1, side, side)
 
 
 def _box_sums(values: np.ndarray) -> np.ndarray:
-    """The sum of every square of TILE pixels a side: (H, W) -> (H - TILE + 1, W - TILE + 1)."""
+    """Return the sum of every square of TILE pixels per side: (H, W) -> (H - TILE + 1, W - TILE + 1)."""
     sums = np.pad(values.cumsum(0).cumsum(1), ((1, 0), (1, 0)))
     return sums[TILE:, TILE:] - sums[:-TILE, TILE:] - sums[TILE:, :-TILE] + sums[:-TILE, :-TILE]

@@ -1,4 +1,4 @@
-"""What came out, as pictures: metrics against the frame number, and differences to the baseline."""
+"""Plot a report: metrics against the frame number, and differences to the baseline."""
 
 import math
 from collections import defaultdict
@@ -15,18 +15,18 @@ from lvdm.evaluation.report import Report, Row
 from lvdm.evaluation.statistics import bootstrap_interval
 from lvdm.io.files import whole_file
 
-LINES = tuple(product(("-", "--", ":"), (f"C{number}" for number in range(10))))  # experiments to be told apart
-# Consistency, drift, and what the captions of the shapes grammar say: what a glance at an ablation is for.
+LINES = tuple(product(("-", "--", ":"), (f"C{number}" for number in range(10))))  # one for each experiment
+# What to look at first: consistency, drift, and whether the video shows its caption.
 OVERVIEW = ("latent_consistency", "background_consistency", "brightness_drift", "contrast_drift", "shapes_all_four")
 ACROSS, DIFFERENCES_ACROSS = 3, 4  # panels in a row
 
 
 def write_plots(report: Report, folder: Path) -> None:
-    """{metric}.png, overview.png, and with a baseline differences.png, in `folder`.
+    """Write {metric}.png, overview.png and, with a baseline, differences.png into `folder`.
 
-    What has no values is left out, and what an earlier report left there of it is removed.
+    A plot without values is not written, and one that an earlier report left is removed.
     """
-    figures = {metric: plot(report, metric) for metric in COLUMNS if _drawn(report, metric)}
+    figures = {metric: plot(report, metric) for metric in COLUMNS if _has_curve(report, metric)}
     if shown := [metric for metric in OVERVIEW if metric in figures]:
         figures["overview"] = overview(report, shown)
     if rows := [row for row in report.rows if row.against]:
@@ -39,7 +39,7 @@ def write_plots(report: Report, folder: Path) -> None:
 
 
 def plot(report: Report, metric: str) -> Figure:
-    """The mean curve over prompts of every experiment against the frame number, with its 95 % interval as a band."""
+    """Plot the mean over prompts against the frame number: a line and a band, its 95 % interval, per experiment."""
     figure = Figure(figsize=(8, 4), layout="constrained")
     axes = figure.subplots()
     _draw(axes, report, metric, banded=report.experiments)
@@ -48,7 +48,7 @@ def plot(report: Report, metric: str) -> Figure:
 
 
 def overview(report: Report, metrics: Sequence[str]) -> Figure:
-    """A panel with the curves of each of `metrics`, one legend; with a baseline only its interval, to be legible."""
+    """Plot a panel for each of `metrics`, with one legend. With a baseline only its interval is drawn."""
     figure, panels = _panels(len(metrics), across=ACROSS, width=4.2, height=3.2, sharey=False)
     banded = [report.baseline] if report.baseline else report.experiments
     for axes, metric in zip(panels, metrics, strict=True):
@@ -59,9 +59,9 @@ def overview(report: Report, metrics: Sequence[str]) -> Figure:
 
 
 def differences(report: Report, rows: Sequence[Row]) -> Figure:
-    """Mean paired differences of experiments to the baseline, with 95 % intervals: a panel for each metric.
+    """Plot a panel for each metric with the mean paired differences to the baseline and their 95 % intervals.
 
-    Full dots are those that chance would hardly make, among so many.
+    Real differences have full dots.
     """
     metrics = list(dict.fromkeys(row.metric for row in rows))
     experiments = [name for name in report.experiments if name != report.baseline]
@@ -89,7 +89,7 @@ def differences(report: Report, rows: Sequence[Row]) -> Figure:
 
 
 def _panels(count: int, *, across: int, width: float, height: float, sharey: bool) -> tuple[Figure, list[Axes]]:
-    """A figure with `count` panels of that size in inches, `across` of them in a row."""
+    """Return a figure and its `count` panels, each of that size in inches, with `across` of them in a row."""
     across = min(across, count)
     down = math.ceil(count / across)
     figure = Figure(figsize=(width * across, height * down), layout="constrained")
@@ -100,7 +100,7 @@ def _panels(count: int, *, across: int, width: float, height: float, sharey: boo
 
 
 def _draw(axes: Axes, report: Report, metric: str, *, banded: Sequence[str]) -> None:
-    """banded: the experiments whose intervals are drawn."""
+    """Draw the curves of a metric. banded: the experiments whose intervals are drawn too."""
     for experiment, (line, color) in zip(report.experiments, cycle(LINES), strict=False):
         frames, values = _curves(report, metric, experiment)
         if not len(frames):
@@ -111,12 +111,12 @@ def _draw(axes: Axes, report: Report, metric: str, *, banded: Sequence[str]) -> 
     axes.set(xlabel="frame", ylabel=f"{metric} ({COLUMNS[metric].unit})")
 
 
-def _drawn(report: Report, metric: str) -> bool:
+def _has_curve(report: Report, metric: str) -> bool:
     return any(metric in one.curves for _, one in report.videos)
 
 
 def _curves(report: Report, metric: str, experiment: str) -> tuple[np.ndarray, np.ndarray]:
-    """The middles (K,) of the windows in which a metric is known, and its means there for each of N prompts (N, K)."""
+    """Return the middles (K,) of the windows in which a metric has values, and its means there by prompt (N, K)."""
     videos = [
         (source.prompt, one.frames, one.curves[metric])
         for source, one in report.videos

@@ -1,4 +1,4 @@
-"""What came out, for people and for programs: a Markdown table, CSV and JSON."""
+"""Report measurements as a Markdown table for people, and as CSV and JSON for programs."""
 
 import csv
 import json
@@ -9,39 +9,50 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from lvdm.evaluation.cache import as_json
+from lvdm.evaluation.cache import to_json
 from lvdm.evaluation.measure import Measurement
 from lvdm.evaluation.metrics import COLUMNS, SHAPES
-from lvdm.evaluation.reading import Source
-from lvdm.evaluation.statistics import Summary, p_value, paired, q_values, summarize
+from lvdm.evaluation.sources import Source
+from lvdm.evaluation.statistics import Estimate, estimate_mean, p_value, paired_differences, q_values
 from lvdm.io.files import whole_file
 
-FEW = 10  # frames of a video that the table's remarks name
-REAL = 0.05  # the false discovery rate up to which a difference is shown as one
+FEW = 10  # seams or duplicates of a video that the notes list
+REAL = 0.05  # the false discovery rate below which a difference is shown as real
 
 
 @dataclass(frozen=True)
 class Row:
-    """One metric of one experiment; `against` is the difference to the baseline, None where there are no pairs.
+    """One metric of one experiment.
 
-    q: the false discovery rate of calling this difference real, and with it all of the report that are clearer.
+    Args:
+        summary: its mean.
+        against: its mean difference to the baseline; None if there are no pairs.
+        q: the false discovery rate of calling this difference, and all in the report with smaller p values, real.
     """
 
     metric: str
     experiment: str
-    summary: Summary
-    against: Summary | None
+    summary: Estimate
+    against: Estimate | None
     q: float | None = None
 
     @property
     def real(self) -> bool:
-        """Whether the difference is one that chance would hardly make, among so many."""
+        """Return whether the difference is real at the report's false discovery rate."""
         return self.q is not None and self.q < REAL
 
 
 @dataclass(frozen=True)
 class Report:
-    """All that is reported. encoders: what metrics were seen with, by name. left_out: metrics, and why."""
+    """Everything that is reported.
+
+    Args:
+        videos: each video with its measurement.
+        baseline: the experiment that the others are compared with; None for none.
+        encoders: the names of the encoders that were used, by what they are.
+        left_out: the metrics that no video can have, with the reason.
+        problems: messages on videos that are missing.
+    """
 
     videos: Sequence[tuple[Source, Measurement]]
     baseline: str | None
@@ -55,23 +66,23 @@ class Report:
 
     @cached_property
     def rows(self) -> list[Row]:
-        """Metric by metric, experiment by experiment; what no video has is not there."""
+        """Return a row for every metric and experiment of which there are values."""
         rows, p_values = [], {}
         for metric, experiment in product(COLUMNS, self.experiments):
             values = self._values(metric, experiment)
-            summary = summarize(values.values())
+            summary = estimate_mean(values.values())
             if summary is not None:
                 other = self.baseline if experiment != self.baseline else None
-                differences = paired(values, self._values(metric, other)) if other else []
+                differences = paired_differences(values, self._values(metric, other)) if other else []
                 if differences:
                     p_values[len(rows)] = p_value(differences)
-                rows.append(Row(metric, experiment, summary, summarize(differences)))
+                rows.append(Row(metric, experiment, summary, estimate_mean(differences)))
         for at, q in zip(p_values, q_values(list(p_values.values())), strict=True):
             rows[at] = replace(rows[at], q=q)
         return rows
 
     def missing(self) -> dict[str, str]:
-        """Every metric that has no row, and why."""
+        """Return every metric without a row, with the reason."""
         measured = {name for _, one in self.videos for name in one.numbers}
         shapes = dict.fromkeys(
             (shape.name for shape in SHAPES), "no prompt is a caption of the shapes grammar, or windows are too short"
@@ -80,6 +91,7 @@ class Report:
         return {name: ({**short, **shapes, **self.left_out})[name] for name in COLUMNS if name not in measured}
 
     def _values(self, metric: str, experiment: str) -> dict[tuple[Any, ...], tuple[str, float]]:
+        """Return (prompt, value) of each video of an experiment, by its key."""
         return {
             source.key: (source.prompt, measurement.numbers[metric])
             for source, measurement in self.videos
@@ -88,7 +100,7 @@ class Report:
 
 
 def markdown(report: Report) -> str:
-    """The table, then what it was seen with, what was left out, and where seams and duplicates are."""
+    """Return the report as Markdown: the table, then the encoders, what is left out, seams and duplicates, problems."""
     columns = ["metric", "experiment", "prompts", "mean", "SD", "95 % interval"]
     if report.baseline:
         columns += [f"less {report.baseline}", "95 % interval", "q", "pairs"]
@@ -104,29 +116,35 @@ def markdown(report: Report) -> str:
             )
             cells += difference or [""] * 4
         lines.append(_line(cells))
-    notes = [f"{what}: {name}" for what, name in report.encoders.items()]
+    return "\n".join([*lines, "", *(f"- {note}" for note in _notes(report))]).strip() + "\n"
+
+
+def _notes(report: Report) -> list[str]:
+    """Return what the table does not say."""
+    notes = [f"{kind}: {name}" for kind, name in report.encoders.items()]
     reasons: dict[str, list[str]] = {}
     for name, reason in report.missing().items():
         reasons.setdefault(reason, []).append(name)
     notes += [f"left out: {', '.join(names)}: {reason}" for reason, names in reasons.items()]
     forms = sorted({source.path.suffix or "pictures" for source, _ in report.videos})
     if len(forms) > 1:
-        notes.append(f"videos are of several kinds ({', '.join(forms)}): lossy files change flickering and duplicates")
+        notes.append(
+            f"videos have several formats ({', '.join(forms)}): lossy compression changes flickering and duplicates"
+        )
     if len({(one.height, one.width) for _, one in report.videos}) > 1:
-        notes.append("videos are of several sizes: motion is in the pixels of each")
+        notes.append("videos have several sizes: motion is in pixels of each video")
     for kind in ("seams", "duplicates"):
         for source, measurement in report.videos:
             if frames := getattr(measurement, kind):
                 shown = ", ".join(map(str, frames[:FEW])) + (f" and {len(frames) - FEW} more" if frames[FEW:] else "")
                 notes.append(f"{kind} in {source.path}: at frame {shown}")
-    notes += [f"missing: {problem}" for problem in report.problems]
-    return "\n".join([*lines, "", *(f"- {note}" for note in notes)]).strip() + "\n"
+    return notes + [f"missing: {problem}" for problem in report.problems]
 
 
-def differences_at_a_glance(report: Report) -> str:
-    """A table with a line for the baseline's means and one for each experiment's differences to it, pair by pair.
+def differences_table(report: Report) -> str:
+    """Return a Markdown table of the baseline's means and, for each experiment, of its paired differences to them.
 
-    Those that chance would hardly make are bold: of these, one in twenty may be expected to be chance all the same.
+    Real differences are bold; one in twenty of these is expected to be false.
     """
     rows = report.rows
     metrics = list(dict.fromkeys(row.metric for row in rows if row.against))
@@ -139,11 +157,11 @@ def differences_at_a_glance(report: Report) -> str:
     return "\n".join(lines) + "\n"
 
 
-def write(report: Report, folder: Path) -> None:
-    """In `folder`: table.md, report.json, videos.csv, curves.csv, experiments.csv; with pairs, differences.md."""
+def write_report(report: Report, folder: Path) -> None:
+    """Write table.md, report.json, videos.csv, curves.csv and experiments.csv, and with pairs differences.md."""
     _write_text(folder / "table.md", markdown(report))
     if any(row.against for row in report.rows):
-        _write_text(folder / "differences.md", differences_at_a_glance(report))
+        _write_text(folder / "differences.md", differences_table(report))
     else:
         (folder / "differences.md").unlink(missing_ok=True)
     _write_text(folder / "report.json", json.dumps(_content(report), ensure_ascii=False, indent=1) + "\n")
@@ -170,7 +188,7 @@ def write(report: Report, folder: Path) -> None:
             if count
         ],
     )
-    fields = list(Summary.__dataclass_fields__)
+    fields = list(Estimate.__dataclass_fields__)
     _write_csv(
         folder / "experiments.csv",
         ["metric", "experiment", *fields, *(f"difference_{name}" for name in fields), "q"],
@@ -199,7 +217,7 @@ def _content(report: Report) -> dict[str, Any]:
                 "name": source.name,
                 "prompt": source.prompt,
                 "path": str(source.path),
-                **as_json(measurement),
+                **to_json(measurement),
             }
             for source, measurement in report.videos
         ],
@@ -207,7 +225,7 @@ def _content(report: Report) -> dict[str, Any]:
 
 
 def _line(cells: Sequence[Any]) -> str:
-    r"""A line of a table; a bar in a name is written \|, as Markdown has it."""
+    r"""Return a line of a Markdown table; a bar in a cell is written as \|."""
     texts = (str(cell).replace("|", r"\|") for cell in cells)
     return f"| {' | '.join(texts)} |"
 
@@ -225,12 +243,12 @@ def _number(value: float | None, *, sign: bool = False, digits: int = 4) -> str:
     return "" if value is None else f"{value:{'+' if sign else ''}.{digits}g}"
 
 
-def _interval(summary: Summary) -> str:
-    return "" if summary.low is None else f"{_number(summary.low)} to {_number(summary.high)}"
+def _interval(estimate: Estimate) -> str:
+    return "" if estimate.low is None else f"{_number(estimate.low)} to {_number(estimate.high)}"
 
 
-def _cells(summary: Summary) -> list[Any]:
-    return ["" if value is None else value for value in asdict(summary).values()]
+def _cells(estimate: Estimate) -> list[Any]:
+    return ["" if value is None else value for value in asdict(estimate).values()]
 
 
 def _write_text(path: Path, text: str) -> None:

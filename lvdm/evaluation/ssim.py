@@ -8,10 +8,10 @@ C1, C2 = (0.01 * RANGE) ** 2, (0.03 * RANGE) ** 2
 
 
 def ssim(luma: np.ndarray, reference: np.ndarray) -> float:
-    """The mean SSIM index of two pictures (H, W) in 0-255, of at least 11 pixels a side: at most 1, for equal ones.
+    """Return the mean SSIM index of two pictures (H, W) in 0-255, of at least 11 pixels per side; 1 if they are equal.
 
-    As published: Gaussian weights of deviation 1.5 in 11x11 windows that lie inside the picture, K1 = 0.01, K2 = 0.03,
-    moments of the population, one scale.
+    As published: Gaussian weights with a standard deviation of 1.5 in 11x11 windows inside the picture, K1 = 0.01,
+    K2 = 0.03, population moments, one scale.
     """
     x, y = luma.astype(np.float64), reference.astype(np.float64)
     mean_x, mean_y = _weighted(x), _weighted(y)
@@ -22,7 +22,7 @@ def ssim(luma: np.ndarray, reference: np.ndarray) -> float:
 
 
 def _weighted(values: np.ndarray) -> np.ndarray:
-    """The weighted mean of every whole window: (H, W) -> (H - 10, W - 10)."""
+    """Return the weighted mean of every whole window: (H, W) -> (H - 10, W - 10)."""
     weights = np.exp(-0.5 * (np.arange(-RADIUS, RADIUS + 1) / SIGMA) ** 2)
     weights /= weights.sum()
     rows, columns = values.shape[0] - 2 * RADIUS, values.shape[1] - 2 * RADIUS

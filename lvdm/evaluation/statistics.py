@@ -1,4 +1,4 @@
-"""Means over prompts with their spread, and differences between experiments, pair by pair."""
+"""Means over prompts with their confidence intervals, and paired differences between experiments with their tests."""
 
 import math
 from collections import defaultdict
@@ -10,13 +10,16 @@ import numpy as np
 from scipy.stats import false_discovery_control, norm, permutation_test, t
 
 RESAMPLES = 10000
-FLIPS = 100000  # so many that one of 700 tests can be called real: no p value is below 1 in that number
+FLIPS = 100000  # no p value is below 1 / FLIPS: small enough for one of 700 tests to be called real
 LEVEL = 95  # percent
 
 
 @dataclass(frozen=True)
-class Summary:
-    """Of one number over prompts. deviation, low and high are None for a single prompt."""
+class Estimate:
+    """The mean of a metric over prompts, its standard deviation, and a 95 % interval of the mean.
+
+    deviation, low and high are None for a single prompt.
+    """
 
     videos: int
     prompts: int
@@ -26,10 +29,10 @@ class Summary:
     high: float | None
 
 
-def summarize(values: Iterable[tuple[str, float]]) -> Summary | None:
-    """The mean over prompts of (prompt, value), the standard deviation (n - 1), and a 95 % interval of the mean.
+def estimate_mean(values: Iterable[tuple[str, float]]) -> Estimate | None:
+    """Estimate the mean over prompts of pairs (prompt, value); return None if there are none.
 
-    Several videos of one prompt count as their mean: prompts are what would be drawn anew. None if there are no values.
+    Several videos of one prompt count as their mean, since prompts are the sample. The deviation is that of n - 1.
     """
     groups = _by_prompt(values)
     if not groups:
@@ -37,7 +40,7 @@ def summarize(values: Iterable[tuple[str, float]]) -> Summary | None:
     means = np.array([np.mean(group) for group in groups.values()])
     alone = len(means) == 1
     low, high = (None, None) if alone else (float(bound[0]) for bound in bootstrap_interval(means[:, None]))
-    return Summary(
+    return Estimate(
         videos=sum(map(len, groups.values())),
         prompts=len(means),
         mean=float(means.mean()),
@@ -48,12 +51,15 @@ def summarize(values: Iterable[tuple[str, float]]) -> Summary | None:
 
 
 def bootstrap_interval(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The 95 % expanded percentile interval of the mean of each column of `values` (N, K), NaN where unknown.
+    """Return the 95 % expanded percentile interval of the mean of each column, as low (K,) and high (K,).
 
-    That is Efron's percentile interval (1979), taken further out by what it is too narrow for few rows (Hesterberg,
-    "What teachers should know about the bootstrap", 2015). It ends at the smallest and largest value, so for fewer than
-    6 rows it is too narrow all the same. The N rows are drawn with replacement, as wholes; the draws are the same in
-    every run. Returns (low (K,), high (K,)), NaN where a column has no values.
+    This is Efron's percentile interval (1979), widened by the amount by which it is too narrow for few rows
+    (Hesterberg, "What teachers should know about the bootstrap", 2015). It cannot reach beyond the smallest and the
+    largest value, so for fewer than 6 rows it is still too narrow. Whole rows are drawn with replacement, with the same
+    draws in every run.
+
+    Args:
+        values: (N, K), NaN where a value is not known. A column without values has an interval of NaN.
     """
     count = len(values)
     draws = np.random.default_rng(0).multinomial(count, np.full(count, 1 / count), size=RESAMPLES)  # (RESAMPLES, N)
@@ -69,23 +75,28 @@ def bootstrap_interval(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _tail(rows: int) -> float:
-    """The share of the bootstrap means of `rows` values that lies below the interval: as much above it."""
+    """Return the share of the bootstrap means of `rows` values below the interval, which is also the share above."""
     if rows == 1:
         return 0.0
     return float(norm.cdf(math.sqrt(rows / (rows - 1)) * t.ppf((1 - LEVEL / 100) / 2, rows - 1)))
 
 
-def paired(
+def paired_differences(
     values: Mapping[tuple[Any, ...], tuple[str, float]], baseline: Mapping[tuple[Any, ...], tuple[str, float]]
 ) -> list[tuple[str, float]]:
-    """(prompt, difference to `baseline`) of the videos that both have, by what makes a pair: to (prompt, value)."""
+    """Return (prompt, difference to the baseline) of every pair of videos.
+
+    Args:
+        values, baseline: from the key that the videos of a pair share to (prompt, value).
+    """
     return [(prompt, value - baseline[key][1]) for key, (prompt, value) in values.items() if key in baseline]
 
 
 def p_value(differences: Iterable[tuple[str, float]]) -> float:
-    """Of the mean of (prompt, difference), two-sided: how often it is as far from 0 where each prompt's sign is chance.
+    """Return the two-sided p value of the mean of pairs (prompt, difference).
 
-    Fisher's randomization test (1935), with all combinations of signs, or 100,000, the same ones in every run.
+    It is the share of random signs of the prompts' differences under which the mean is at least as far from 0: Fisher's
+    randomization test (1935), with all combinations of signs or 100,000 of them, the same in every run.
     """
     means = np.array([np.mean(group) for group in _by_prompt(differences).values()])
     if len(means) == 1:
@@ -104,9 +115,9 @@ def p_value(differences: Iterable[tuple[str, float]]) -> float:
 
 
 def q_values(p_values: Sequence[float]) -> list[float]:
-    """For each of many tests the false discovery rate of calling it real, and with it all that have smaller p values.
+    """Return for each test the false discovery rate of calling it and all tests of smaller p values real.
 
-    By Benjamini and Yekutieli (2001), as tests of one experiment depend on one another.
+    By Benjamini and Yekutieli (2001), since the tests of one experiment depend on each other.
     """
     return false_discovery_control(p_values, method="by").tolist() if p_values else []
 

@@ -1,4 +1,4 @@
-"""Training of the first stage on single frames."""
+"""Train the first stage on single frames."""
 
 from dataclasses import dataclass
 
@@ -12,10 +12,10 @@ from lvdm.training.optimization import Optimization, warmup_cosine
 
 @dataclass(frozen=True)
 class ReconstructionLoss:
-    """Squared error, plus `absolute` times the absolute error, plus `kl` nats per latent number.
+    """The weights of the loss: squared error + `absolute` * absolute error + `kl` * KL divergence per latent value.
 
-    The error of the pixels that a clip's mask covers counts `1 + object_weight` times: objects are small, and an
-    autoencoder that spends its few latent channels on plain background blurs them and loses their colour.
+    The error of pixels that the clip's mask covers is weighted by 1 + `object_weight`. Objects are small: without it
+    the autoencoder spends its few latent channels on the plain background, and objects lose their edges and colour.
     """
 
     object_weight: float = 0.0
@@ -24,7 +24,7 @@ class ReconstructionLoss:
 
 
 class AutoencoderTraining(LightningModule):
-    """Trains an autoencoder on pictures."""
+    """Trains an autoencoder on single frames."""
 
     def __init__(self, autoencoder: AutoencoderKL, *, optimization: Optimization, loss: ReconstructionLoss):
         super().__init__()
@@ -33,7 +33,7 @@ class AutoencoderTraining(LightningModule):
         self.loss = loss
 
     def training_step(self, batch: dict, index: int) -> Tensor:
-        """`batch`: "video" (B, 3, T, H, W) in [-1, 1] and, for some data sets, "mask" (B, 1, T, H, W)."""
+        """Return the loss of a batch: "video" (B, 3, T, H, W) in [-1, 1], and perhaps "mask" (B, 1, T, H, W)."""
         pictures = batch["video"].transpose(1, 2).flatten(0, 1)
         posterior = self.first_stage_model.encode(pictures)
         reconstruction = self.first_stage_model.decode(posterior.sample(torch.randn_like(posterior.mean)))
@@ -42,7 +42,7 @@ class AutoencoderTraining(LightningModule):
         if "mask" in batch:
             error = error * (1 + self.loss.object_weight * batch["mask"].transpose(1, 2).flatten(0, 1))
         kl = posterior.kl().float().mean()
-        # Decibels of the error of one sample, on the 0..1 scale that PSNR is defined for.
+        # PSNR is defined for values in 0..1; here they are in -1..1.
         psnr = -10 * (difference.detach().square().mean((1, 2, 3)) / 4).log10().mean()
         self.log_dict({"psnr": psnr, "kl": kl}, prog_bar=True)
         return error.mean() + self.loss.kl * kl
@@ -52,7 +52,7 @@ class AutoencoderTraining(LightningModule):
 
     @torch.no_grad()
     def sample_sheet(self, video: Tensor) -> Tensor:
-        """Pictures of `video` (B, 3, T, H, W) above their reconstructions: (3, 2 H, B T W)."""
+        """Return the frames of `video` (B, 3, T, H, W) above their reconstructions: (3, 2 H, B T W)."""
         pictures = video.transpose(1, 2).flatten(0, 1).to(self.device)
         restored = self.first_stage_model.decode(self.first_stage_model.encode(pictures).mean)
         return torch.cat([torch.cat(list(row), dim=2) for row in (pictures, restored)], dim=1)

@@ -56,7 +56,7 @@ class DiffusionTraining(LightningModule):
         self.model.first_stage_model.requires_grad_(False)
 
     def training_step(self, batch: dict, index: int) -> Tensor:
-        """Return the loss of a batch: "clips", "frames" or both, each as lvdm.data.latents.LatentClips gives them."""
+        """Return the loss of a batch: "clips", "frames" or both, as items of lvdm.training.latents.LatentClips."""
         losses = {}
         if "frames" in batch:
             frames = some_frames(batch["frames"], self.objective.frames)

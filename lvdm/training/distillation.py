@@ -1,8 +1,8 @@
-"""Training of a picture encoder: its image tokens are to be what the text encoder says of the picture's caption.
+"""Distill the text encoder into the image encoder: image tokens learn to equal the text tokens of the caption.
 
-Left to the diffusion loss alone, an encoder that knows nothing yet is never taught: a U-Net that reads captions has no
-use for it. So the text encoder, which stays as it is, teaches it first (Hinton et al. 2015, arXiv 1503.02531), and the
-U-Net can read the tokens from its first step with pictures on, as it has learned to read the caption's.
+The diffusion loss alone does not train a new image encoder, because a U-Net that already reads captions ignores it. So
+it is first trained with the frozen text encoder as the teacher (Hinton et al. 2015, arXiv 1503.02531). After that, the
+U-Net can use image tokens from its first step on, since they look like the text tokens that it knows.
 """
 
 import torch
@@ -15,10 +15,10 @@ from lvdm.training.optimization import Optimization, warmup_cosine
 
 
 class DistillationTraining(LightningModule):
-    """Mean squared error of a picture's N image tokens to its caption's first N text tokens.
+    """Minimizes the squared error between the N image tokens of a picture and the first N text tokens of its caption.
 
-    Trains `model.embedder` and `model.image_proj_model`; the rest stands by. A blank picture, which stands for none,
-    is to say what the empty caption says: a share of `blank` of each batch.
+    Only `model.embedder` and `model.image_proj_model` are trained. A share `blank` of the pictures is replaced by a
+    blank one, which stands for no picture and gets the tokens of the empty caption.
     """
 
     def __init__(self, model: LatentVisualDiffusion, *, optimization: Optimization, blank: float = 0.05):
@@ -31,14 +31,14 @@ class DistillationTraining(LightningModule):
         self.model.image_proj_model.requires_grad_(True)
 
     def training_step(self, batch: dict, index: int) -> Tensor:
-        """`batch`: "pictures" (B, P, 3, H, W) in [-1, 1], P of each of B clips, and their "caption"s."""
+        """Return the loss of a batch: "pictures" (B, P, 3, H, W) in [-1, 1], P of each clip, and B "caption"s."""
         pictures, count = batch["pictures"].flatten(0, 1), batch["pictures"].shape[1]
         kept = torch.rand(len(pictures), device=self.device) >= self.blank
-        seen = self.model.encode_pictures(pictures * kept[:, None, None, None])[:, 0]  # (B P, N, D)
+        image_tokens = self.model.encode_pictures(pictures * kept[:, None, None, None])[:, 0]  # (B P, N, D)
         with torch.no_grad():
-            told = self.model.encode_text([*batch["caption"], ""])[:, 0, : seen.shape[1]]
-        told = torch.where(kept[:, None, None], told[:-1].repeat_interleave(count, dim=0), told[-1])
-        loss = F.mse_loss(seen, told)
+            text_tokens = self.model.encode_text([*batch["caption"], ""])[:, 0, : image_tokens.shape[1]]  # (B+1, N, D)
+        target = torch.where(kept[:, None, None], text_tokens[:-1].repeat_interleave(count, dim=0), text_tokens[-1])
+        loss = F.mse_loss(image_tokens, target)
         self.log("loss", loss, prog_bar=True)
         return loss
 

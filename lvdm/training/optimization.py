@@ -1,4 +1,4 @@
-"""How weights move: AdamW, a short warm-up, then a cosine to zero."""
+"""The optimizer and its schedule: AdamW, a linear warm-up, then a cosine to zero."""
 
 import math
 from collections.abc import Iterable
@@ -11,7 +11,7 @@ from torch.optim.lr_scheduler import LambdaLR
 
 @dataclass(frozen=True)
 class Optimization:
-    """`steps` is the length of the whole run: the learning rate reaches zero there."""
+    """The settings of AdamW. The learning rate reaches zero after `steps`, the length of the run."""
 
     steps: int
     learning_rate: float = 1e-3
@@ -21,7 +21,7 @@ class Optimization:
 
 
 def warmup_cosine(parameters: Iterable[nn.Parameter], optimization: Optimization) -> dict:
-    """Lightning's answer to `configure_optimizers`: AdamW whose rate rises over `warmup` steps and then falls."""
+    """Return AdamW and its schedule, as Lightning's `configure_optimizers` returns them."""
 
     def rate(step: int) -> float:
         if step < optimization.warmup:

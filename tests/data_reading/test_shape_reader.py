@@ -14,7 +14,8 @@ from helpers import load_script
 
 from lvdm.data.captions import BACKGROUNDS, HELD_OUT_SCENES, SCENES, SHAPES, Scene
 from lvdm.data.shape_reader import Reading, read_clip, score
-from lvdm.data.shapes import DIRECTIONS, render, trajectory
+from lvdm.data.shapes import DIRECTIONS, render, to_frames, trajectory
+from lvdm.evaluation.shape_certificate import DEGRADATIONS
 from lvdm.io.prompt_file import read_prompts
 
 evaluate_shapes = load_script("evaluate_shapes")
@@ -26,9 +27,6 @@ STAR = Scene("blue", "star", "moving right", "pink")
 @pytest.fixture(autouse=True)
 def _seed():
     torch.manual_seed(1)
-
-
-to_frames = evaluate_shapes.to_frames
 
 
 def make_pose(motion, frames=16, x=None, y=None):
@@ -47,7 +45,7 @@ def words(scene):
 
 @pytest.mark.parametrize(("degradation", "least"), [("none", 0.99), ("each", 0.96), ("all", 0.96)])
 def test_reads_rendered_clips(degradation, least):
-    changes = list(evaluate_shapes.DEGRADATIONS.values())
+    changes = list(DEGRADATIONS.values())
     right = []
     for index, scene in enumerate(SAMPLE):
         video = make_clip(scene)
@@ -108,7 +106,7 @@ def test_spinning_counts_either_way():
 def test_still_video_has_no_motion():
     for scene in SAMPLE[::4]:
         still = make_clip(scene)[:1].repeat(16, 1, 1, 1)
-        noisy = evaluate_shapes.DEGRADATIONS["noise"](still)
+        noisy = DEGRADATIONS["noise"](still)
         for video in (still, noisy):
             assert read_clip(to_frames(video)) == replace(words(scene), motion=None)
 
@@ -116,7 +114,7 @@ def test_still_video_has_no_motion():
 @pytest.mark.parametrize("background", BACKGROUNDS)
 def test_blank_video_has_no_object(background):
     blank = torch.tensor(BACKGROUNDS[background])[None, :, None, None].expand(16, 3, 64, 96) / 255
-    for video in (blank, evaluate_shapes.DEGRADATIONS["noise"](blank)):
+    for video in (blank, DEGRADATIONS["noise"](blank)):
         assert read_clip(to_frames(video)) == Reading(background, None, None, None)
 
 
@@ -315,7 +313,7 @@ def test_command_names_a_broken_json(tmp_path, monkeypatch, capsys):
 def test_command_certifies_itself(monkeypatch, capsys):
     status, output, _ = run(monkeypatch, capsys, "--ground_truth", "6")
     assert status == 0
-    assert list(table(output)) == ["clean", *evaluate_shapes.DEGRADATIONS, "all"]
+    assert list(table(output)) == ["clean", *DEGRADATIONS, "all"]
     assert table(output)["clean"]["all four"] == "100.0"
 
 

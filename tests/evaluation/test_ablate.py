@@ -15,7 +15,9 @@ import pytest
 import yaml
 from helpers import BLUE, RED, ROOT, command, load_script, prompt_file
 
-from lvdm.evaluation.ablation import read_ablation, trials_of
+from lvdm.evaluation import ablation_run
+from lvdm.evaluation.ablation import default_output, read_ablation, trials_of
+from lvdm.evaluation.measure import measure
 
 ablate = load_script("ablate")
 
@@ -140,14 +142,12 @@ def test_a_killed_ablation_goes_on(made, tmp_path, run, runs, monkeypatch):
     there = len(list(output.glob("videos/[!.]*.json")))
     assert 1 <= there < 4
 
-    measure = ablate.measure
-
     def disturbed(source, instruments, *, limit):
         os.kill(os.getpid(), signal.SIGTERM)
         return measure(source, instruments, limit=limit)
 
     with monkeypatch.context() as patch:
-        patch.setattr(ablate, "measure", disturbed)
+        patch.setattr(ablation_run, "measure", disturbed)
         status, _, errors = run(ablation, "--output", output)
     assert (status, len(errors), len(runs)) == (143, 1, 1)
     assert run(ablation, "--output", output)[0] == 0
@@ -200,7 +200,7 @@ def test_a_failed_video_costs_that_video(made, results, run, runs):
 def test_processes_share_the_videos(made, run, monkeypatch, tmp_path):
     shares = []
 
-    def share(trials, instruments, *, folder, keep_videos, stop):
+    def share(trials, instruments, **_):
         shares.append([(trial.experiment, trial.pair) for trial in trials])
         return 0
 
@@ -220,9 +220,15 @@ def test_the_ablation_of_the_repository_is_whole(monkeypatch):
     assert len({json.dumps(trial.identity, sort_keys=True) for trial in trials}) == len(trials)
 
 
-def test_the_example_in_readme_is_one(monkeypatch, tmp_path):
+@pytest.mark.parametrize("name", ["fifo.yaml", "ablation_fifo.yaml"])
+def test_the_default_output_is_named_after_the_file(name):
+    assert default_output(Path("somewhere") / name) == Path("results/ablation_fifo")
+
+
+def test_the_documented_example_is_valid(monkeypatch, tmp_path):
     monkeypatch.chdir(ROOT)
-    (example,) = re.findall(r"```yaml\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), flags=re.DOTALL)
+    text = (ROOT / "lvdm/evaluation/README.md").read_text(encoding="utf-8")
+    (example,) = re.findall(r"```yaml\n(.*?)```", text, flags=re.DOTALL)
     path = tmp_path / "ablation.yaml"
     path.write_text(example)
     assert len(trials_of(read_ablation(path), Path("runs"), rank=0, num_processes=1)) == 3 * 2 * 2
@@ -245,6 +251,8 @@ def test_the_example_in_readme_is_one(monkeypatch, tmp_path):
         ({"experiments": {"a": "--mode t2v_seed"}}, "experiments.a t2v_seed takes no image"),
         ({"experiments": {"a": "--seed 5"}}, "experiments.a --seed"),
         ({"experiments": {"a": "--prompt_file=x"}}, "experiments.a --prompt_file=x"),
+        ({"experiments": {"a": "--prompt x"}}, "experiments.a --prompt"),
+        ({"experiments": {"a": "--no-save_frames"}}, "experiments.a --no-save_frames"),
         ({"experiments": {"a": "--ckpt_path nowhere.ckpt"}}, "experiments.a --ckpt_path nowhere.ckpt"),
         ({"experiments": {"a": 5}}, "experiments.a 5"),
         ({"experiments": {"a": "'"}}, "experiments.a"),

@@ -11,6 +11,7 @@ from helpers import DATA, ROOT, golden_json, with_golden_weights
 from safetensors.torch import save_file
 
 from lvdm.evaluation.encoders import model_encoders, open_clip_encoder
+from lvdm.io.configs import read_config
 from lvdm.models.loading import load_model
 from lvdm.modules.encoders.condition import clip_model
 
@@ -32,7 +33,7 @@ def weights(clip, tmp_path_factory):
 
 
 def test_frames_are_seen_as_vbench_shows_them(clip, weights):
-    ours, patches = open_clip_encoder(weights, str(ARCH), device=CPU).see(FRAMES)
+    ours, patches = open_clip_encoder(weights, str(ARCH), device=CPU).encode_frames(FRAMES)
     x = torch.from_numpy(np.stack(FRAMES)).permute(0, 3, 1, 2).float()
     x = F.interpolate(x, (224, 336), mode="bicubic", align_corners=False).clamp(0, 255).round()[..., 56:-56] / 255
     mean, deviation = (
@@ -49,9 +50,9 @@ def test_prompts_are_read_as_open_clip_does(clip, weights):
     encoder = open_clip_encoder(weights, str(ARCH), device=CPU)
     for prompt in ("a red circle", "word " * 200):
         theirs = clip.encode_text(open_clip.tokenize([prompt]), normalize=True)[0]
-        np.testing.assert_allclose(encoder.read(prompt), theirs, atol=1e-5)
+        np.testing.assert_allclose(encoder.encode_prompt(prompt), theirs, atol=1e-5)
     assert "openclip_small" in encoder.name
-    assert encoder.silence == ""
+    assert encoder.why_no_text == ""
 
 
 def test_towers_inside_a_checkpoint_of_a_model_for_pictures(clip, weights, tmp_path):
@@ -59,19 +60,20 @@ def test_towers_inside_a_checkpoint_of_a_model_for_pictures(clip, weights, tmp_p
     state = {parts[name.startswith("visual.")] + name: tensor for name, tensor in clip.state_dict().items()}
     torch.save({"state_dict": state}, tmp_path / "model.ckpt")
     bare, inside = (open_clip_encoder(path, str(ARCH), device=CPU) for path in (weights, tmp_path / "model.ckpt"))
-    np.testing.assert_array_equal(bare.see(FRAMES)[0], inside.see(FRAMES)[0])
-    np.testing.assert_array_equal(bare.read("a star"), inside.read("a star"))
+    np.testing.assert_array_equal(bare.encode_frames(FRAMES)[0], inside.encode_frames(FRAMES)[0])
+    np.testing.assert_array_equal(bare.encode_prompt("a star"), inside.encode_prompt("a star"))
 
 
 def test_encoders_of_a_model(visual_model):
-    config, ckpt = ROOT / visual_model[1], visual_model[3]
+    config = visual_model[1]
+    ckpt = read_config(config)["inference"]["ckpt_path"]
     latents, clip = model_encoders(config, ckpt, device=CPU)
     model = load_model(config, ckpt, device=CPU)
     x = torch.from_numpy(np.stack(FRAMES)).permute(0, 3, 1, 2) / 127.5 - 1
-    np.testing.assert_allclose(latents.see(FRAMES), F.normalize(model.encode(x).flatten(1), dim=1), atol=1e-5)
-    assert clip.see(FRAMES)[0].shape == (3, 64)
+    np.testing.assert_allclose(latents.encode_frames(FRAMES), F.normalize(model.encode(x).flatten(1), dim=1), atol=1e-5)
+    assert clip.encode_frames(FRAMES)[0].shape == (3, 64)
     assert clip.text is None  # the tiny model's text tower is of another CLIP
-    assert "no text tower" in clip.silence
+    assert "no text tower" in clip.why_no_text
 
 
 def test_a_model_without_pictures_has_no_clip():
@@ -79,7 +81,8 @@ def test_a_model_without_pictures_has_no_clip():
     latents, clip = model_encoders(config, ROOT / "videocrafter_models/tiny_t2v/model.ckpt", device=CPU)
     assert clip is None
     cut = [frame[:61, :90] for frame in FRAMES]  # sides that the VAE cannot take are cut
-    np.testing.assert_array_equal(latents.see(cut), latents.see([frame[:56, :88] for frame in FRAMES]))
+    even = [frame[:56, :88] for frame in FRAMES]
+    np.testing.assert_array_equal(latents.encode_frames(cut), latents.encode_frames(even))
 
 
 def test_wrong_weights_are_told(weights, tmp_path):
@@ -93,5 +96,5 @@ def test_wrong_weights_are_told(weights, tmp_path):
     with pytest.raises(ValueError, match="does not fit --clip_arch"):
         open_clip_encoder(weights, str(tmp_path / "arch.json"), device=CPU)
     (tmp_path / "notes.pt").write_text("notes")
-    with pytest.raises(ValueError, match="--clip_weights .*not weights that can be read"):
+    with pytest.raises(ValueError, match="--clip_weights .*weights cannot be read"):
         open_clip_encoder(tmp_path / "notes.pt", "ViT-B-32", device=CPU)

@@ -14,9 +14,11 @@ import pytest
 from helpers import RED, ROOT, load_script, prompt_file
 from helpers import command as videocrafter
 
-from lvdm.evaluation.measure import Measurement
+from lvdm.evaluation.instruments import Instruments
+from lvdm.evaluation.measure import Measurement, measure
 from lvdm.evaluation.plots import plot
-from lvdm.evaluation.report import differences_at_a_glance
+from lvdm.evaluation.report import Report, differences_table
+from lvdm.evaluation.sources import Source, find_sources
 from lvdm.io.writers.video_files import open_files
 
 evaluate = load_script("evaluate")
@@ -135,8 +137,9 @@ def test_a_picture_that_is_gone_costs_its_video(tmp_path, run):
 def test_torch_is_loaded_for_captions_of_the_grammar_only(tmp_path):
     """It takes 500 MB."""
     code = (
-        "import sys; from pathlib import Path; from lvdm.evaluation.reading import find_sources;"
-        "from lvdm.evaluation.measure import Instruments, measure; (source,), _ = find_sources([Path(sys.argv[1])]);"
+        "import sys; from pathlib import Path; from lvdm.evaluation.sources import find_sources;"
+        "from lvdm.evaluation.instruments import Instruments; from lvdm.evaluation.measure import measure;"
+        "(source,), _ = find_sources([Path(sys.argv[1])]);"
         "found = measure(source, Instruments()); print('torch' in sys.modules, 'shapes_color' in found.numbers)"
     )
     for prompt, words in (("a cat with hills in the background", "False False"), (RED, "True True")):
@@ -151,13 +154,13 @@ def test_differences_that_chance_would_hardly_make_are_bold():
     """Of 12 pairs; those with a mean as large that differ from one another as much as from 0 are not."""
     videos = [
         (
-            evaluate.Source(Path(), Path(), experiment, "", ((0, f"prompt {number}"),), (number,)),
+            Source(Path(), Path(), experiment, "", ((0, f"prompt {number}"),), (number,)),
             Measurement(16, 8, 8, {"motion": number + shift, "clip_f": shift * (-1) ** number * number}, {}, [], []),
         )
         for number in range(12)
         for experiment, shift in (("base", 0), ("other", 1))
     ]
-    head, _, base, other = differences_at_a_glance(evaluate.Report(videos, "base", {}, {}, [])).splitlines()
+    head, _, base, other = differences_table(Report(videos, "base", {}, {}, [])).splitlines()
     assert head == "|  | motion | clip_f ↑ |"
     assert base == "| base | 5.5 | 0 |"
     assert other == "| other | **+1** | -0.5 |"
@@ -167,9 +170,9 @@ def test_plots_show_means_over_prompts_where_they_belong(tmp_path):
     """The seeds of a prompt count as their mean; the last window, of 4 frames, is drawn in its middle."""
     for seed, slope, prompt in ((0, 1, "a"), (1, 3, "a"), (2, 4, "b")):
         make_result(tmp_path / str(seed), prompt, "base", ramp(36, slope), seed=seed)
-    (sources, _), instruments = evaluate.find_sources([tmp_path]), evaluate.Instruments()
-    videos = [(source, evaluate.measure(source, instruments)) for source in sources]
-    (line,) = plot(evaluate.Report(videos, None, {}, {}, []), "brightness_drift").axes[0].lines
+    (sources, _), instruments = find_sources([tmp_path]), Instruments()
+    videos = [(source, measure(source, instruments)) for source in sources]
+    (line,) = plot(Report(videos, None, {}, {}, []), "brightness_drift").axes[0].lines
     np.testing.assert_allclose(line.get_xdata(), [8, 24, 34])
     np.testing.assert_allclose(line.get_ydata(), [0, 3 * 16, 3 * 26], atol=1e-3)
 
@@ -288,7 +291,7 @@ def test_bad_input_is_one_sentence(arguments, message, made, tmp_path, run):
 
 def test_a_video_is_found_once_and_experiments_of_one_name_are_told_apart(results, tmp_path):
     make_result(tmp_path / "more", "prompt 0", "base", ramp(8, 1))
-    sources, problems = evaluate.find_sources([results, results / "prompt_0", tmp_path / "more"])
+    sources, problems = find_sources([results, results / "prompt_0", tmp_path / "more"])
     assert problems == []
     assert len(sources) == 8
     assert {source.experiment for source in sources} == {f"{results}/base", "other", f"{tmp_path / 'more'}/base"}

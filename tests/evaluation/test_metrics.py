@@ -13,9 +13,10 @@ from skimage.metrics import structural_similarity
 from lvdm.data.captions import Scene
 from lvdm.data.shape_reader import count_objects
 from lvdm.data.shapes import render, trajectory
-from lvdm.evaluation.measure import Instruments, measure
+from lvdm.evaluation.instruments import Instruments
+from lvdm.evaluation.measure import measure
 from lvdm.evaluation.metrics import METRICS, View, luma_of
-from lvdm.evaluation.reading import find_sources
+from lvdm.evaluation.sources import find_sources
 from lvdm.evaluation.ssim import ssim
 
 CIRCLE = Scene("red", "circle", "moving right", "black")

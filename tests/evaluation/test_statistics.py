@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from lvdm.evaluation.statistics import bootstrap_interval, p_value, paired, q_values, summarize
+from lvdm.evaluation.statistics import bootstrap_interval, estimate_mean, p_value, paired_differences, q_values
 
 
 def numbered(values):
@@ -36,8 +36,8 @@ def test_unknown_values_are_left_out_of_their_column():
 
 def test_prompts_are_what_counts():
     """The same prompts with ten equal seeds each are no more evidence than with one."""
-    once = summarize(numbered([1, 2, 4, 8]))
-    often = summarize([(prompt, value) for prompt, value in numbered([1, 2, 4, 8]) for _ in range(10)])
+    once = estimate_mean(numbered([1, 2, 4, 8]))
+    often = estimate_mean([(prompt, value) for prompt, value in numbered([1, 2, 4, 8]) for _ in range(10)])
     assert (often.videos, often.prompts) == (40, 4)
     assert (once.mean, once.deviation, once.low, once.high) == (often.mean, often.deviation, often.low, often.high)
     assert once.mean == 3.75
@@ -45,9 +45,9 @@ def test_prompts_are_what_counts():
 
 
 def test_one_prompt_has_no_spread_and_none_no_mean():
-    alone = summarize([("a", 2.0)])
+    alone = estimate_mean([("a", 2.0)])
     assert (alone.mean, alone.deviation, alone.low, alone.high) == (2.0, None, None, None)
-    assert summarize([]) is None
+    assert estimate_mean([]) is None
 
 
 def test_pairs_show_what_spread_hides():
@@ -55,10 +55,10 @@ def test_pairs_show_what_spread_hides():
     hard = 10 * rng.standard_normal(20)  # some prompts are harder than others
     baseline = {(number,): (f"prompt {number}", value) for number, value in enumerate(hard)}
     better = {(number,): (f"prompt {number}", value + 1) for number, value in enumerate(hard[:15])}
-    difference = summarize(paired(better | {("alone",): ("alone", 100.0)}, baseline))
+    difference = estimate_mean(paired_differences(better | {("alone",): ("alone", 100.0)}, baseline))
     assert difference.videos == 15
     assert (difference.mean, difference.low, difference.high) == pytest.approx((1, 1, 1))
-    assert paired({("alone",): ("alone", 1.0)}, baseline) == []
+    assert paired_differences({("alone",): ("alone", 1.0)}, baseline) == []
 
 
 def test_p_values_are_those_of_chance():

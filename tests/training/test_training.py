@@ -21,10 +21,11 @@ from lvdm.io.configs import read_config
 from lvdm.models.checkpoint import read_state_dict, save_half
 from lvdm.models.ddpm3d import LatentDiffusion
 from lvdm.models.loading import instantiate_from_config, load_model
+from lvdm.training.config import Training
 from lvdm.training.diffusion import clip_timesteps, contrast, without_temporal_layers
 from lvdm.training.distillation import DistillationTraining
 from lvdm.training.optimization import Optimization
-from lvdm.training.run import Training, read_dataset, start_from
+from lvdm.training.run import read_dataset, start_from
 
 
 def write_configs(folder: Path) -> Path:
@@ -44,6 +45,7 @@ def write_configs(folder: Path) -> Path:
         "model_config": str(folder / "model.yaml"),
         "data": {"kind": "shapes", "size": 8, "frames": 4, "height": 32, "width": 48},
         "optimization": {"steps": 3, "warmup": 1},
+        "ema_decay": 0.5,  # visible in half precision after 3 steps
         "save_every": 2,
         "sample_every": 3,
         "hardware": {"accelerator": "cpu", "precision": "32-true"},

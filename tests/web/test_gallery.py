@@ -21,12 +21,13 @@ from helpers import ROOT, load_script
 from PIL import Image
 from playwright.sync_api import Browser, Locator, Page, sync_playwright
 
+from lvdm.io.results import find_results
 from lvdm.io.writers.gif import GifWriter
 from lvdm.io.writers.mp4 import Mp4Writer
 from lvdm.io.writers.video_files import open_files
+from lvdm.web.gallery.curves import read_curves
 from lvdm.web.gallery.media import Clip, from_gif
 from lvdm.web.gallery.page import column_names, relative_url, script_json
-from lvdm.web.gallery.videos import find_videos, read_curves
 
 gallery = load_script("gallery")
 
@@ -158,7 +159,7 @@ def test_a_clip_that_is_cut_off_anywhere_is_an_error(media, tmp_path):
     data = (media / "short.mp4").read_bytes()
     for length in range(0, len(data), 7):
         (tmp_path / "cut.mp4").write_bytes(data[:length])
-        with pytest.raises(ValueError, match="cut.mp4 is not a whole MP4"):
+        with pytest.raises(ValueError, match="cut.mp4 is not a complete MP4"):
             Clip.read(tmp_path / "cut.mp4")
 
 
@@ -204,7 +205,7 @@ def test_rows_are_prompts_and_columns_experiments(media, tmp_path):
     ):  # fmt: skip
         put(media / "short.mp4", tmp_path / root, folder, experiment, "p")
         write_record(tmp_path / root / folder / experiment, "p", seed=seed)
-    videos, problems = find_videos([tmp_path, tmp_path / "a"])
+    videos, problems = find_results([tmp_path, tmp_path / "a"])
     assert (len(videos), problems) == (5, [])
     names = column_names(videos)
     assert sorted(set(names.values())) == ["a/x/t2v", "b/x/t2v", "other"]
@@ -221,7 +222,7 @@ def test_seeds_in_folders_of_their_own_are_one_experiment(media, tmp_path):
         for experiment in ("baseline", "eta_0"):
             folder = put(media / "short.mp4", tmp_path / f"seed_{seed}", "p", experiment, "p")
             write_record(folder, "p", seed=seed)
-    videos, _ = find_videos([tmp_path])
+    videos, _ = find_results([tmp_path])
     assert set(column_names(videos).values()) == {"baseline", "eta_0"}
 
 
@@ -252,7 +253,7 @@ def test_data_cannot_end_its_script():
 
 
 def test_curves_are_those_of_the_videos(results, metrics):
-    videos, _ = find_videos([results])
+    videos, _ = find_results([results])
     curves = {folder.name: found for folder, found in read_curves(metrics, videos).items()}
     assert set(curves) == {"t2v", "short"}
     assert {name: (curve.window, curve.values) for name, curve in curves["t2v"].items()} == {

@@ -1,7 +1,8 @@
-"""Video files as the page needs them: an MP4 whose frames, rate and size are known."""
+"""Prepare what the page plays: MP4s of which the number of frames, the frame rate and the size are known."""
 
 import hashlib
 import struct
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -9,13 +10,16 @@ from typing import BinaryIO
 import numpy as np
 from PIL import Image, ImageSequence
 
+from lvdm.io.frames import DECODING_ERRORS, first_line
 from lvdm.io.mp4_boxes import Box, boxes_within, fields
+from lvdm.io.results import Result
 from lvdm.io.writers.mp4 import Mp4Writer
+from lvdm.runtime.progress import progress_bar
 
 
 @dataclass(frozen=True)
 class Clip:
-    """An MP4 file: how many frames it has, how many of them a second, and its size in pixels."""
+    """An MP4 file: its number of frames, frames per second, and size in pixels."""
 
     path: Path
     frames: int
@@ -25,21 +29,21 @@ class Clip:
 
     @classmethod
     def read(cls, path: Path) -> "Clip":
-        """What the file says of itself; no frame is decoded. ValueError if it is no whole MP4 with a video in it."""
+        """Read the headers of an MP4, without decoding frames; ValueError if it is not a complete MP4 with a video."""
         try:
             with path.open("rb") as file:
-                movies = list(boxes_within(file, "moov", 0, path.stat().st_size))  # to its end: is it whole?
+                movies = list(boxes_within(file, "moov", 0, path.stat().st_size))  # reads to the end of the file
                 for movie in movies:
                     for track in boxes_within(file, "trak", movie.content, movie.end):
                         if clip := cls._of_track(path, file, track):
                             return clip
         except struct.error:
-            pass  # something ends before all of it is there
-        raise ValueError(f"{path} is not a whole MP4 with a video in it")
+            pass  # the file is cut off
+        raise ValueError(f"{path} is not a complete MP4 with a video")
 
     @classmethod
     def _of_track(cls, path: Path, file: BinaryIO, track: Box) -> "Clip | None":
-        """None if the track is not a video, or one without frames of its own, as of a file that still grows."""
+        """Return None if the track is no video, or has no frames in its header, as in a file that is still growing."""
         handler, header, times, track_header = (
             next(boxes_within(file, kinds, track.content, track.end), None)
             for kinds in ("mdia hdlr", "mdia mdhd", "mdia minf stbl stts", "tkhd")
@@ -58,11 +62,31 @@ class Clip:
         return cls(path, frames, ticks_per_second * frames / ticks, width >> 16, height >> 16)
 
 
-def from_gif(gif: Path, folder: Path) -> Clip:
-    """An MP4 in `folder` with the frames of `gif`, which no browser can stop at a frame; made if it is not there yet.
+def find_clips(results: Sequence[Result], folder: Path) -> tuple[dict[Path, Clip], list[str]]:
+    """Return the MP4 of each result, made in `folder` if there is only a GIF, and show the progress on stderr.
 
-    The file is named after the content. An odd last row or column of pixels is left out: H.264 has none. One of
-    lvdm.evaluation.reading.BROKEN if the GIF cannot be read.
+    Returns:
+        The MP4s by the folders of the results, and a message for each video that cannot be read.
+    """
+    clips, problems = {}, []
+    for result in progress_bar(results, desc="reading", unit="video"):
+        try:
+            movie = result.find_movie()
+        except FileNotFoundError as error:
+            problems.append(str(error))
+            continue
+        try:
+            clips[result.folder] = Clip.read(movie) if movie.suffix == ".mp4" else from_gif(movie, folder)
+        except DECODING_ERRORS as error:
+            problems.append(f"{result.folder}: {first_line(error)}")
+    return clips, problems
+
+
+def from_gif(gif: Path, folder: Path) -> Clip:
+    """Return an MP4 in `folder` with the frames of a GIF, in which no browser can stop at a frame; make it if needed.
+
+    The file is named after the content of the GIF. An odd last row or column of pixels is left out, since H.264 with
+    4:2:0 has even sides. Raises one of lvdm.io.frames.DECODING_ERRORS if the GIF cannot be read.
     """
     path = folder / f"{hashlib.sha256(gif.read_bytes()).hexdigest()[:32]}.mp4"
     if not path.exists():

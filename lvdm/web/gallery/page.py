@@ -1,4 +1,4 @@
-"""The gallery as one HTML file: page.html with page.css, page.js and the videos' data put into it."""
+"""Build the gallery as one HTML file: page.html with page.css, page.js and the data of the videos inserted."""
 
 import base64
 import json
@@ -6,21 +6,21 @@ import math
 import os
 import re
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from itertools import count
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 from lvdm.evaluation.metrics import Curve
+from lvdm.io.results import Result
 from lvdm.web.gallery.media import Clip
-from lvdm.web.gallery.videos import Video
 
 TEMPLATE = Path(__file__).parent
 
 
-def page(
-    videos: Sequence[Video],
+def build_page(
+    results: Sequence[Result],
     clips: Mapping[Path, Clip],
     *,
     curves: Mapping[Path, Mapping[str, Curve]],
@@ -28,63 +28,90 @@ def page(
     folder: Path,
     embed: bool,
 ) -> str:
-    """The HTML of a page that is to lie in `folder`.
+    """Return the HTML of a page.
 
-    clips: what is shown of each video. curves: of some of them, by name. Both are by the video's folder. problems:
-    sentences on what is not shown.
-    embed: the clips are part of the page; otherwise it names them by paths relative to `folder`.
+    Args:
+        clips: the MP4 of each result, by the result's folder.
+        curves: the curves of some of the results, by the result's folder and the curve's name.
+        problems: messages on results that are not shown.
+        folder: where the page will be.
+        embed: whether the MP4s become part of the page; otherwise it has their paths relative to `folder`.
     """
-    names = column_names(videos)
-    rows: dict[tuple[str, int], dict[str, Any]] = {}
-    for video in videos:
-        clip, name = clips[video.folder], names[video.folder]
-        # two videos that should be one get a row each: none hides the other
-        keys = ((video.same, number) for number in count())
+    names = column_names(results)
+    rows: dict[tuple[Hashable, int], dict[str, Any]] = {}
+    for result in results:
+        clip, name = clips[result.folder], names[result.folder]
+        # two results with the same identity and experiment get a row each, so that neither hides the other
+        keys = ((result.identity, number) for number in count())
         key = next(key for key in keys if key not in rows or name not in rows[key]["cells"])
-        row = rows.setdefault(key, {"prompt": video.prompt, "picture": video.picture, "seed": video.seed, "cells": {}})
+        row = rows.setdefault(key, _new_row(result))
         row["cells"][name] = {
             "src": data_url(clip.path) if embed else relative_url(clip.path, folder),
             "frames": clip.frames,
             "fps": clip.fps,
             "width": clip.width,
             "height": clip.height,
-            "fromGif": clip.path != video.file,
-            "settings": video.settings,
-            "curves": {name: _steps(curve) for name, curve in curves.get(video.folder, {}).items()},
+            "fromGif": result.find_movie().suffix == ".gif",
+            "settings": _shown_settings(result),
+            "curves": {name: _steps(curve) for name, curve in curves.get(result.folder, {}).items()},
         }
     data = {"experiments": sorted(set(names.values())), "rows": list(rows.values()), "problems": problems}
     parts = {name: (TEMPLATE / name).read_text(encoding="utf-8") for name in ("page.css", "page.js")}
     parts["data"] = script_json(data)
-    # one pass: what is put in is not looked through for more places
+    # in one pass, so that inserted text is not searched for placeholders
     html = (TEMPLATE / "page.html").read_text(encoding="utf-8")
-    return re.sub(r"\{\{([\w.]+)\}\}", lambda place: parts[place[1]], html)
+    return re.sub(r"\{\{([\w.]+)\}\}", lambda placeholder: parts[placeholder[1]], html)
+
+
+def _new_row(result: Result) -> dict[str, Any]:
+    path = result.image.get("path")
+    return {
+        "prompt": result.prompt,
+        "picture": None if path is None else Path(str(path)).name,
+        "seed": _text(result.record.get("seed")),
+        "cells": {},
+    }
+
+
+def _shown_settings(result: Result) -> dict[str, str]:
+    """Return the settings that are set, as texts; of a digest the first digits."""
+    texts = {name: _text(value) for name, value in result.settings.items() if value not in (None, "")}
+    texts.pop("the prompt", None)  # the row's title
+    return {name: text[:12] if re.fullmatch("[0-9a-f]{64}", text) else text for name, text in texts.items()}
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
 def _steps(curve: Curve) -> dict[str, Any]:
-    """A value for every `window` frames; None where there is no number."""
+    """Return a value for every `window` frames; None where there is no number."""
     return {"window": curve.window, "values": [value if math.isfinite(value) else None for value in curve.values]}
 
 
-def column_names(videos: Sequence[Video]) -> dict[Path, str]:
-    """The experiment of each video, by its folder.
+def column_names(results: Sequence[Result]) -> dict[Path, str]:
+    """Return the name of each result's experiment, by the result's folder.
 
-    With the root before it where an experiment of that name in another root has the same video, as of another model;
-    roots with other prompts or seeds, as those of an ablation, are parts of one experiment.
+    Experiments of the same name in several roots get the root before the name if they share a video, as those of two
+    models do. Roots with different prompts or seeds, as those of an ablation, are parts of one experiment.
     """
     roots, places = defaultdict(set), defaultdict(set)
-    for video in videos:
-        roots[video.experiment].add(video.root)
-        places[video.experiment, video.same].add(video.root)
-    told_apart = {experiment for (experiment, _), several in places.items() if len(several) > 1}
+    for result in results:
+        roots[result.experiment].add(result.root)
+        places[result.experiment, result.identity].add(result.root)
+    ambiguous = {experiment for (experiment, _), several in places.items() if len(several) > 1}
     names = {}
-    for video in videos:
-        root = Path(os.path.relpath(video.root, os.path.commonpath(roots[video.experiment]))).as_posix()
-        names[video.folder] = f"{root}/{video.experiment}" if video.experiment in told_apart else video.experiment
+    for result in results:
+        root = Path(os.path.relpath(result.root, os.path.commonpath(roots[result.experiment]))).as_posix()
+        names[result.folder] = f"{root}/{result.experiment}" if result.experiment in ambiguous else result.experiment
     return names
 
 
 def relative_url(file: Path, folder: Path) -> str:
-    """How a page in `folder` names `file`. Links stay links: a browser takes ".." away without looking at them."""
+    """Return the URL of `file` in a page in `folder`.
+
+    Symbolic links are not resolved, since a browser removes ".." without looking at the file system.
+    """
     return quote(os.fsencode(Path(os.path.relpath(file, folder)).as_posix()))
 
 
@@ -93,5 +120,5 @@ def data_url(file: Path) -> str:
 
 
 def script_json(value: Any) -> str:
-    """JSON that can stand in a <script>: ASCII only, and without the "<" of a tag that would end it."""
+    """Return JSON for a <script>: ASCII only, and without "<", which could begin a tag that ends the script."""
     return json.dumps(value, allow_nan=False).replace("<", r"\u003c")

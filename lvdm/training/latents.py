@@ -1,4 +1,4 @@
-"""Clips encoded once, before training: the autoencoder would otherwise run over every clip in every epoch."""
+"""Encode clips once before training, so that the autoencoder does not run over every clip in every epoch."""
 
 from dataclasses import dataclass
 
@@ -13,10 +13,15 @@ from lvdm.runtime.progress import progress_bar
 
 @dataclass(frozen=True)
 class LatentClips(Dataset):
-    """N encoded clips: "latents" (C, T, h, w), "caption", "fps"; if known "mask" (1, T, h, w), "pictures" (P, 3, H, W).
+    """A data set of N encoded clips.
 
-    `latents` (N, C, T, h, w) fp16; `masks` (N, 1, T, h, w) uint8 in 0..255, the share of each latent cell that objects
-    cover, or None; `pictures` (N, P, 3, H, W) uint8, which a clip may go on from, or None.
+    Items are {"latents" (C, T, h, w), "caption", "fps"}, with "mask" (1, T, h, w) and "pictures" (P, 3, H, W) in
+    [-1, 1] if these are known.
+
+    Args:
+        latents: (N, C, T, h, w) fp16.
+        masks: (N, 1, T, h, w) uint8 in 0..255, the share of each latent pixel that objects cover.
+        pictures: (N, P, 3, H, W) uint8, the pictures that a clip may be conditioned on.
     """
 
     latents: Tensor
@@ -39,9 +44,11 @@ class LatentClips(Dataset):
 
 @torch.no_grad()
 def encode_clips(model: LatentDiffusion, clips: Dataset) -> LatentClips:
-    """Encode every item of `clips` ("video" (3, T, H, W), "caption", "fps" and perhaps "mask" (1, T, H, W)).
+    """Encode every clip of a data set, and show the progress on stderr.
 
-    Their "pictures" are kept for a model that takes some.
+    Args:
+        clips: {"video" (3, T, H, W), "caption", "fps", perhaps "mask" (1, T, H, W)}, and "pictures" (P, 3, H, W) if the
+            model takes pictures.
     """
     latents, masks, captions, fps, pictures = [], [], [], [], []
     device = model.betas.device
@@ -61,5 +68,5 @@ def encode_clips(model: LatentDiffusion, clips: Dataset) -> LatentClips:
 
 
 def latent_deviation(clips: LatentClips) -> float:
-    """The standard deviation of all latents; 1 is what the noise schedule was made for."""
+    """Return the standard deviation of all latents; the noise schedule expects 1."""
     return clips.latents.float().std().item()

@@ -1,0 +1,91 @@
+"""The configuration of a training run: the YAML files configs/train/<model>/<number>_<stage>.yaml."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from lvdm.io.configs import read_config
+from lvdm.training.autoencoder import ReconstructionLoss
+from lvdm.training.diffusion import Objective
+from lvdm.training.optimization import Optimization
+
+STAGES = ("autoencoder", "diffusion", "distillation")
+DATA_KINDS = ("shapes", "videos")
+
+
+@dataclass(frozen=True)
+class Hardware:
+    """Where and how to compute, in Lightning's words. Several devices (on a CPU: processes) share every batch."""
+
+    accelerator: str = "auto"
+    devices: int = 1
+    precision: str = "bf16-mixed"
+
+    @property
+    def strategy(self) -> str:
+        # Some weights never get a gradient: the text tower's last layer, temporal layers while frames are trained.
+        return "ddp_find_unused_parameters_true" if self.devices > 1 else "auto"
+
+
+@dataclass(frozen=True)
+class Training:
+    """One training run; the fields are the keys of its YAML file.
+
+    Args:
+        model_config: the inference YAML of the model to train.
+        stage: what is trained: "autoencoder", "diffusion", or "distillation" (the image encoder).
+        output: the folder of the run. It gets model.ckpt, the averaged weights in half precision, and last.ckpt, from
+            which a stopped run continues.
+        data: {"kind": "shapes" or "videos", ...}, with the fields of that data set.
+        init_from: a checkpoint to start from; None for random weights.
+        clips, frames: the sizes of the batch of clips and the batch of frames in one step. Either may be 0. Only
+            diffusion trains on clips.
+        ema_decay: decay of the moving average of the weights, per step.
+        save_every, sample_every: steps between two checkpoints, and between two sample sheets.
+        sample_captions: what sample sheets show; if it is empty, or the model takes images, they show the first items
+            of the data.
+    """
+
+    model_config: str
+    stage: str
+    output: str
+    data: dict
+    optimization: Optimization
+    init_from: str | None = None
+    clips: int = 0
+    frames: int = 0
+    reconstruction: ReconstructionLoss = field(default_factory=ReconstructionLoss)
+    objective: Objective = field(default_factory=Objective)
+    hardware: Hardware = field(default_factory=Hardware)
+    ema_decay: float = 0.999
+    seed: int = 0
+    save_every: int = 250
+    sample_every: int = 1000
+    sample_captions: list[str] = field(default_factory=list)
+
+    def __post_init__(self):
+        if self.stage not in STAGES:
+            raise ValueError(f"stage is {self.stage!r}, allowed are {', '.join(STAGES)}")
+        kind = self.data.get("kind") if isinstance(self.data, dict) else None
+        if kind not in DATA_KINDS:
+            raise ValueError(f"data.kind is {kind!r}, allowed are {', '.join(DATA_KINDS)}")
+        if self.frames <= 0 and (self.clips <= 0 or self.stage != "diffusion"):
+            allowed = "clips or frames" if self.stage == "diffusion" else "frames"
+            raise ValueError(f"clips is {self.clips} and frames is {self.frames}: {allowed} must be at least 1")
+
+    @classmethod
+    def from_yaml(cls, path: str | Path) -> "Training":
+        """Read a training configuration. Raises ValueError that names an unknown key or a value that is not allowed."""
+        values = dict(read_config(path))
+        sections = {
+            "optimization": Optimization,
+            "reconstruction": ReconstructionLoss,
+            "objective": Objective,
+            "hardware": Hardware,
+        }
+        try:
+            for name, section in sections.items():
+                if name in values:
+                    values[name] = section(**values[name])
+            return cls(**values)
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"--config {path}: {error}") from error
