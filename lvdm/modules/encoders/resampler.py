@@ -25,7 +25,7 @@ class PerceiverAttention(nn.Module):
 
     def forward(self, queries: Tensor, tokens: Tensor) -> Tensor:
         tokens, queries = self.norm1(tokens), self.norm2(queries)
-        k, v = self.to_kv(torch.cat([tokens, queries], dim=1)).chunk(2, dim=-1)
+        k, v = self.to_kv(torch.cat([tokens, queries], dim=1)).chunk(2, dim=-1)  # (N, L + Q, heads D_head) each
         q, k, v = (rearrange(x, "n l (heads d) -> n heads l d", heads=self.heads) for x in (self.to_q(queries), k, v))
         return self.to_out(rearrange(attend(q, k, v), "n heads l d -> n l (heads d)"))
 

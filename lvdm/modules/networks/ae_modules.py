@@ -142,12 +142,12 @@ class Encoder(nn.Module):
         self.conv_out = nn.Conv2d(widths[-1], shape.z_channels * (2 if shape.double_z else 1), 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
-        h = self.conv_in(x)
+        h = self.conv_in(x)  # (B, ch, H, W)
         for level, down in enumerate(self.down):
             h = down.run_blocks(h)
             if level < len(self.down) - 1:
                 h = down.downsample(h)
-        h = self.mid(h)
+        h = self.mid(h)  # (B, C, H/8, W/8)
         return self.conv_out(F.silu(self.norm_out(h)))
 
 
@@ -169,7 +169,7 @@ class Decoder(nn.Module):
         self.conv_out = nn.Conv2d(widths[0], shape.out_ch, 3, padding=1)
 
     def forward(self, z: Tensor) -> Tensor:
-        h = self.mid(self.conv_in(z))
+        h = self.mid(self.conv_in(z))  # (B, C, h, w)
         for level in reversed(range(len(self.up))):
             h = self.up[level].run_blocks(h)
             if level > 0:

@@ -38,7 +38,7 @@ class TemporalConvBlock(nn.Module):
     def forward(self, x: Tensor, frames: int) -> Tensor:
         """Return x (B T, C, H, W) plus the residual; a clip has T = `frames` frames."""
         height, width = x.shape[2:]
-        h = rearrange(x, "(b t) c h w -> b c t (h w)", t=frames)
+        h = rearrange(x, "(b t) c h w -> b c t (h w)", t=frames)  # (B, C, T, H W)
         h = self.conv4(self.conv3(self.conv2(self.conv1(h))))
         return x + rearrange(h, "b c t (h w) -> (b t) c h w", h=height, w=width)
 
@@ -272,13 +272,13 @@ class UNetModel(nn.Module):
         frames = x.shape[2]
         emb = self.embed(timesteps, fps)  # (B, T, E)
         h = rearrange(x, "b c t h w -> (b t) c h w")
-        skips = []
+        skips = []  # (B T, C, H, W) each, or (K B T, C, H, W) from the first attention to the context on
         for index, block in enumerate(self.input_blocks):
             h = block(h, emb, context)
             if index == 0 and self.init_attn is not None:
                 h = self.init_attn(h, emb, context)
             skips.append(h)
-        h = self.middle_block(h, emb, context)
+        h = self.middle_block(h, emb, context)  # (K B T, C, H, W)
         for block in self.output_blocks:
             h = block(torch.cat([h, copied(skips.pop(), rows=len(h))], dim=1), emb, context)
         return rearrange(self.out(h), "(b t) c h w -> b c t h w", t=frames)
