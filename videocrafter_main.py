@@ -20,7 +20,7 @@ from lvdm.pipeline.batch import Summary, begin_anew, make_all
 from lvdm.pipeline.conditions import condition
 from lvdm.pipeline.options import Options
 from lvdm.pipeline.passes import denoise, fill_queue
-from lvdm.pipeline.run import Run, computing, load_network
+from lvdm.pipeline.run import Run, computing, network_of
 from lvdm.pipeline.session import working_on
 from lvdm.pipeline.state import check_settings
 from lvdm.pipeline.video import Video, prompts_of, videos_of
@@ -34,7 +34,7 @@ from lvdm.runtime.signals import Stop, stop_on_signals
 def run(options: Options, ranks: Ranks, stop: Stop) -> Summary:
     """Make the video of every prompt that is this process's share, or its ranks'."""
     prompts = prompts_of(options)
-    model = load_network(options)
+    model = network_of(options)
     check_writable(options.results_root, flag="--output_dir")
     videos = videos_of(prompts, options, digest=file_digest(options.ckpt_path))
     ranks.from_first(partial(begin_anew if options.overwrite else check_settings, videos))

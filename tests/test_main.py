@@ -23,7 +23,7 @@ from lvdm.diffusion.noise import KeyedNoise
 from lvdm.diffusion.schedule import NoiseSchedule, fifo_spacing
 from lvdm.io.files import file_digest, read_sealed
 from lvdm.io.images import to_uint8
-from lvdm.models.loading import load_model
+from lvdm.models.loading import load_network
 from lvdm.sampling.queue import LatentQueue
 from lvdm.sampling.sampler import fifo
 
@@ -260,7 +260,7 @@ def test_seeds_are_the_frames_that_they_should_be(tmp_path, visual_model):
         frames[mode] = [iio.imread(path) for path in sorted(tmp_path.glob(f"*/{mode}/fifo/*.png"))]
     clip = load(read_sealed(one(tmp_path, "latents/*")))["latents"]  # one for all three
     options = parse_args([*map(str, visual_model), "-p", str(prompts)])
-    model = load_model(ROOT / options.config, options.ckpt_path, device=torch.device("cpu"))
+    model = load_network(ROOT / options.config, options.ckpt_path, device=torch.device("cpu"))
     noise = KeyedNoise(options.seed, RED, 0, (4, 8, 12), torch.device("cpu"))
     schedule = NoiseSchedule.of_model(model, fifo_spacing(8), eta=1.0)
 

@@ -1,4 +1,4 @@
-"""AutoencoderKL: the first stage that takes pictures to latents and latents to pictures."""
+"""Encode pictures as latents and decode latents as pictures."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,33 +10,36 @@ from lvdm.modules.networks.ae_modules import AutoencoderShape, Decoder, Encoder
 
 @dataclass(frozen=True)
 class DiagonalGaussian:
-    """The encoder's answer: a Gaussian with its own mean and variance for every latent number, both (B, C, h, w)."""
+    """Hold what the encoder predicts: mean and log variance of every latent number, both (B, C, h, w)."""
 
     mean: Tensor
     logvar: Tensor
 
     @classmethod
     def from_moments(cls, moments: Tensor) -> "DiagonalGaussian":
+        """Split an encoder's output (B, 2 C, h, w) into mean and log variance."""
         mean, logvar = moments.chunk(2, dim=1)
         return cls(mean, logvar.clamp(-30.0, 20.0))
 
     @property
     def std(self) -> Tensor:
+        """The standard deviation, (B, C, h, w)."""
         return (0.5 * self.logvar).exp()
 
     def sample(self, noise: Tensor) -> Tensor:
+        """Return a sample, from noise (B, C, h, w) ~ N(0, I)."""
         return self.mean + self.std * noise
 
     def kl(self) -> Tensor:
-        """Divergence from the standard normal, in nats per latent number (B, C, h, w)."""
+        """Return the divergence from the standard normal distribution, in nats for each latent number, (B, C, h, w)."""
         return 0.5 * (self.mean.square() + self.logvar.exp() - 1.0 - self.logvar)
 
 
 class AutoencoderKL(nn.Module):
-    """Pictures (B, 3, H, W) in [-1, 1] to latents (B, embed_dim, H/8, W/8) and back.
+    """Encode pictures (B, 3, H, W) in [-1, 1] as latents (B, embed_dim, H/factor, W/factor), and decode these.
 
-    `monitor`, `lossconfig`, `ckpt_path`, `ignore_keys` and `image_key` are what VideoCrafter's YAML files may name for
-    training; they change nothing here.
+    The factor is 2 for each level of `ddconfig.ch_mult` but one. `monitor`, `lossconfig`, `ckpt_path`, `ignore_keys`,
+    and `image_key` are what VideoCrafter's YAML files may name for training; they change nothing here.
     """
 
     def __init__(
@@ -60,7 +63,9 @@ class AutoencoderKL(nn.Module):
         self.post_quant_conv = nn.Conv2d(embed_dim, shape.z_channels, 1)
 
     def encode(self, pictures: Tensor) -> DiagonalGaussian:
+        """Return the posterior of the latents of pictures (B, 3, H, W)."""
         return DiagonalGaussian.from_moments(self.quant_conv(self.encoder(pictures)))
 
     def decode(self, latents: Tensor) -> Tensor:
+        """Return the pictures (B, 3, H, W) of latents (B, embed_dim, h, w)."""
         return self.decoder(self.post_quant_conv(latents))

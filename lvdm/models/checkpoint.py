@@ -1,4 +1,4 @@
-"""Checkpoints: read any of the formats found in the wild without running what is in them, and load them strictly."""
+"""Read checkpoints of any published format without running code in them, and load them strictly."""
 
 import pickle
 import re
@@ -37,7 +37,7 @@ HARMLESS = [
 
 @dataclass(frozen=True)
 class Published:
-    """A model on Hugging Face, and where this program expects it."""
+    """Name a model on Hugging Face and the path where this program expects it."""
 
     repository: str
     filename: str
@@ -56,17 +56,17 @@ PUBLISHED = {
 
 
 class WrongCheckpointError(ValueError):
-    """The file is a checkpoint, but not of this model."""
+    """Say that a file is a checkpoint, but of another model."""
 
 
 def read_state_dict(path: str | Path) -> dict[str, Tensor]:
-    """The tensors of a checkpoint by name, memory-mapped where the format allows it.
+    """Return the tensors of a checkpoint by name, memory-mapped where the format allows it.
 
     Understood are safetensors and PyTorch files holding a bare dict of tensors, {"state_dict": ...}, or DeepSpeed's
     {"module": ...} with its prefix. Pickled code is never run.
 
     Raises:
-        FileNotFoundError: there is no such file; says where a published one is to be had.
+        FileNotFoundError: there is no such file; the message says where a published one can be had.
         ValueError: the file is truncated, not a checkpoint, or would run code.
     """
     path = Path(path)
@@ -94,7 +94,7 @@ def read_state_dict(path: str | Path) -> dict[str, Tensor]:
 
 
 def is_safetensors(path: Path) -> bool:
-    """Whether a file is, or says it is, in the safetensors format: a length of 8 bytes, then a JSON object."""
+    """Return whether a file is safetensors, by its name or its beginning: a length of 8 bytes, then a JSON object."""
     with open(path, "rb") as file:
         return path.suffix == ".safetensors" or file.read(9)[8:] == b"{"
 
@@ -149,7 +149,7 @@ def missing_file_message(path: Path) -> str:
 
 @dataclass(frozen=True)
 class Differences:
-    """How a state_dict differs from what a model expects; names, with both shapes where they disagree."""
+    """List how a state_dict differs from what a model expects: names, with both shapes where they disagree."""
 
     missing: list[str]
     unexpected: list[str]
@@ -177,7 +177,7 @@ class Differences:
 
 
 def load_strictly(model: nn.Module, state: Mapping[str, Tensor]) -> None:
-    """Put the tensors of `state` in the place of `model`'s own, without a copy; WrongCheckpointError unless all fit."""
+    """Replace `model`'s tensors by those of `state`, without a copy; WrongCheckpointError unless all fit."""
     differences = Differences.between(model.state_dict(), state)
     if differences:
         raise WrongCheckpointError(str(differences))
@@ -185,7 +185,7 @@ def load_strictly(model: nn.Module, state: Mapping[str, Tensor]) -> None:
 
 
 def save_half(model: nn.Module, path: str | Path) -> None:
-    """Write `model`'s weights in half precision, buffers in full, as {"state_dict": ...}; atomically."""
+    """Write `model`'s weights in fp16, buffers in fp32, as {"state_dict": ...}; the file is whole or not there."""
     buffers = {name for name, _ in model.named_buffers()}
     state = {
         name: tensor.detach().cpu().to(torch.float32 if name in buffers else torch.float16).clone()

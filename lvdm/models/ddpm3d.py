@@ -1,4 +1,4 @@
-"""LatentDiffusion: U-Net, autoencoder and text encoder under one roof, with the noise schedule they were trained on."""
+"""Hold U-Net, autoencoder and encoders of a latent diffusion model, with the noise schedule it was trained on."""
 
 from collections.abc import Mapping, Sequence
 
@@ -11,12 +11,12 @@ from lvdm.modules.encoders.resampler import Resampler
 
 
 def linear_betas(timesteps: int, *, start: float, end: float) -> np.ndarray:
-    """Variances of the forward process: linear in their square root (Rombach et al. 2022), float64."""
+    """Return the variances of the forward process, (timesteps,) float64: linear in their root (arXiv 2112.10752)."""
     return np.linspace(start**0.5, end**0.5, timesteps, dtype=np.float64) ** 2
 
 
 def schedule_buffers(betas: np.ndarray) -> dict[str, np.ndarray]:
-    """The tables of a DDPM (Ho et al. 2020) under the names that checkpoints hold them."""
+    """Return the tables of a DDPM (arXiv 2006.11239) under the names that they have in checkpoints."""
     acp = np.cumprod(1 - betas)
     acp_prev = np.append(1.0, acp[:-1])
     posterior_variance = betas * (1 - acp_prev) / (1 - acp)
@@ -37,7 +37,7 @@ def schedule_buffers(betas: np.ndarray) -> dict[str, np.ndarray]:
 
 
 def signal_scales(timesteps: int, *, scale_a: float, scale_b: float, fix_scale_bug: bool) -> np.ndarray:
-    """How much the signal of each timestep was scaled in training: from `scale_a` to `scale_b` in 400 steps.
+    """Return by how much the signal of each timestep was scaled in training: from `scale_a` to `scale_b` in 400 steps.
 
     Without `fix_scale_bug` the table is 400 entries too long, as in the checkpoints; only the first 1000 are read.
     """
@@ -46,7 +46,7 @@ def signal_scales(timesteps: int, *, scale_a: float, scale_b: float, fix_scale_b
 
 
 class DiffusionWrapper(nn.Module):
-    """Holds the U-Net under the name that checkpoints give it."""
+    """Hold the U-Net under the name that it has in checkpoints."""
 
     def __init__(self, unet_config: Mapping):
         super().__init__()
@@ -54,10 +54,10 @@ class DiffusionWrapper(nn.Module):
 
 
 class LatentDiffusion(nn.Module):
-    """A text-to-video latent diffusion model. The U-Net may be in half precision; the rest computes in fp32.
+    """Hold a text-to-video latent diffusion model. The U-Net may be in half precision; the rest computes in fp32.
 
     The parameters have the names of VideoCrafter's YAML files. `parameterization` is what the U-Net predicts: "eps" or
-    "v". These concern training in the original program and change nothing here: first_stage_key, cond_stage_key,
+    "v". The following concern training in the original program and change nothing: first_stage_key, cond_stage_key,
     cond_stage_trainable, num_timesteps_cond, image_size, log_every_t, monitor, loss_type, use_ema, scale_by_std,
     conditioning_key (always cross-attention), uncond_type (always the empty text), uncond_prob, only_model,
     encoder_type, beta_schedule (always "linear"), clip_denoised, ckpt_path, ignore_keys, scheduler_config and
@@ -139,43 +139,48 @@ class LatentDiffusion(nn.Module):
             self.image_proj_model = Resampler(**(image_proj_model_params or {}))
 
     def fresh_tables(self) -> dict[str, Tensor]:
-        """The schedule's buffers in fp32, computed from its parameters."""
+        """Return the buffers of the noise schedule in fp32, computed from its parameters."""
         return {name: torch.tensor(table, dtype=torch.float32) for name, table in self.tables.items()}
 
     @property
     def unet(self) -> nn.Module:
+        """The U-Net itself."""
         return self.model.diffusion_model
 
     def encode_text(self, texts: Sequence[str]) -> Tensor:
-        """Context (B, 1, 77, D) of B texts, in the U-Net's dtype."""
+        """Return the context (B, 1, 77, D) of B texts, in the U-Net's dtype."""
         return self.cond_stage_model(texts)[:, None].to(self.unet_dtype)
 
     def encode(self, pictures: Tensor) -> Tensor:
-        """Latents (N, C, h, w) of N pictures (N, 3, H, W) in [-1, 1]: the mean of their posterior, scaled."""
+        """Return the latents (N, C, h, w) of pictures (N, 3, H, W) in [-1, 1]: the mean of their posterior, scaled."""
         return self.first_stage_model.encode(pictures).mean * self.scale_factor
 
     def decode(self, latents: Tensor) -> Tensor:
-        """Pictures (N, 3, H, W), about in [-1, 1], of the latents of N frames (N, C, h, w)."""
+        """Return the pictures (N, 3, H, W), about in [-1, 1], of latents (N, C, h, w)."""
         return self.first_stage_model.decode(latents / self.scale_factor)
 
     def latent_shape(self, height: int, width: int) -> tuple[int, int, int]:
-        """(C, h, w) of the latent of one picture of `height` x `width` pixels."""
+        """Return (C, h, w) of the latent of one picture of `height` x `width` pixels."""
         factor = self.first_stage_model.downsampling
         return self.channels, height // factor, width // factor
 
     @property
     def unet_dtype(self) -> torch.dtype:
+        """The number format of the U-Net's weights."""
         return next(self.model.parameters()).dtype
 
 
 class LatentVisualDiffusion(LatentDiffusion):
-    """A LatentDiffusion whose context may hold a picture, behind the text: with `cond_img_config`, `finegrained: true`.
+    """Hold a LatentDiffusion whose context may end in image tokens (`cond_img_config`, `finegrained: true`).
 
-    `image_proj_model_params` are the Resampler's; official YAML files, which leave them out, mean its defaults.
+    `image_proj_model_params` are the Resampler's; official YAML files leave them out and mean its defaults.
     """
 
     takes_pictures = True
 
     def encode_pictures(self, pictures: Tensor) -> Tensor:
-        """Image tokens (B, 1, 16, D) of pictures (B, 3, H, W) of any size, clamped to [-1, 1], in the U-Net's dtype."""
+        """Return the image tokens (B, 1, N, D) of pictures (B, 3, H, W) of any size, in the U-Net's dtype.
+
+        Pictures are clamped to [-1, 1].
+        """
         return self.image_proj_model(self.embedder(pictures.clamp(-1, 1)))[:, None].to(self.unet_dtype)

@@ -1,4 +1,4 @@
-"""From a YAML file to a model: reading, an allow-list of what `target:` may name, and loading with weights."""
+"""Build the model that a YAML file describes and load its weights. `target:` may name only what is on a list."""
 
 from collections.abc import Collection, Mapping
 from contextlib import suppress
@@ -37,13 +37,13 @@ def instantiate_from_config(config: Mapping) -> nn.Module:
     try:
         return getattr(import_module(module), name)(**(config.get("params") or {}))
     except (TypeError, KeyError, ArithmeticError, RuntimeError, ValueError) as error:
-        if str(error).startswith("--config"):  # of a part of this model, and said already
+        if str(error).startswith("--config"):  # a part of this model has said what is wrong
             raise
         reason = " ".join(str(error).split()) or type(error).__name__
         raise ValueError(f"--config: the params of {target} do not fit it: {reason}") from error
 
 
-def load_model(
+def load_network(
     config: str | Path,
     ckpt_path: str | Path,
     *,
@@ -51,12 +51,16 @@ def load_model(
     unet_dtype: torch.dtype = torch.float32,
     offloaded: Collection[str] = (),
 ) -> nn.Module:
-    """The model of a YAML file with the weights of a checkpoint, ready to sample.
+    """Return the model of a YAML file with the weights of a checkpoint, ready to sample.
 
-    It is built without memory of its own and takes over the file's tensors, memory-mapped; each is then moved to
-    `device`, the U-Net's in `unet_dtype`, all else in fp32. The networks in the model's parts named in `offloaded` stay
-    in host memory but while they compute, and with the U-Net among them until another one does. The noise schedule is
-    computed, not read.
+    The model is built without memory of its own and takes over the file's tensors, memory-mapped. Each is then moved to
+    `device`. The tables of the noise schedule are computed, not read.
+
+    Args:
+        config, ckpt_path: the two files.
+        unet_dtype: number format of the U-Net; everything else is in fp32.
+        offloaded: names of the model's parts whose networks are on the device only while they compute; if the U-Net is
+            among them ("model"), it stays there until another one computes.
 
     Raises:
         FileNotFoundError, ValueError: as `read_config`, `read_state_dict` and `instantiate_from_config`.
@@ -74,7 +78,7 @@ def load_model(
     homes = {name: HOST if name in offloaded else device for name, _ in model.named_children()}
     model.unet.to(homes["model"], unet_dtype)
     convolve_channels_last(model.unet)
-    # A second mapping of the file for what was not converted lets go of the first, and with it of converted pages.
+    # What was not converted is mapped a second time, so that the first mapping, with the converted pages, can go.
     untouched = [name for name, tensor in model.state_dict().items() if tensor.data_ptr() == state[name].data_ptr()]
     del state
     second = read_state_dict(ckpt_path)
@@ -92,7 +96,7 @@ def load_model(
 
 
 def build_on_meta(config: str | Path) -> nn.Module:
-    """The model of a YAML file, with shapes but no weights."""
+    """Return the model of a YAML file, with shapes but without weights."""
     content = read_config(config)
     if "model" not in content:
         raise ValueError(f"--config {str(config)!r}: there is no section `model:`")
@@ -101,7 +105,7 @@ def build_on_meta(config: str | Path) -> nn.Module:
 
 
 def fitting_config(state: Mapping[str, torch.Tensor]) -> Path | None:
-    """The shipped inference config whose model has exactly the keys and shapes of `state`."""
+    """Return the shipped inference config whose model has exactly the keys and shapes of `state`; None if none has."""
     for config in sorted(CONFIGS.glob("inference_*.yaml")):
         with suppress(ValueError):  # a config of the user's own may be unfinished
             if not Differences.between(build_on_meta(config).state_dict(), state):

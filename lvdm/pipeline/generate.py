@@ -17,7 +17,7 @@ from lvdm.pipeline.mode import Mode
 from lvdm.pipeline.options import Options
 from lvdm.pipeline.passes import decoded_head, denoise, fill_queue
 from lvdm.pipeline.resolve import EMBEDDED, resolved
-from lvdm.pipeline.run import Run, load_network
+from lvdm.pipeline.run import Run, network_of
 from lvdm.runtime.batching import workers_of
 from lvdm.runtime.process import process_settings
 
@@ -62,7 +62,7 @@ def load_model(
     given = Options(config=config, device=device, precision=precision, offload=offload)
     options = resolved(replace(given, ckpt_path=ckpt_path and Path(ckpt_path)))
     options = replace(options, ckpt_path=_found(options.ckpt_path))
-    return Model(load_network(options), options)
+    return Model(network_of(options), options)
 
 
 @torch.inference_mode()

@@ -1,9 +1,9 @@
-"""What the words of --mode mean: which condition the video has and which of the consistency tricks are on."""
+"""Parse --mode: what a video is conditioned on, and which of FIFO-Diffusion+'s tricks are on."""
 
 import re
 from dataclasses import dataclass
 
-TASKS = ("t2v_seed_ar", "t2v_seed", "t2v", "i2v")  # a longer name before its own beginning
+TASKS = ("t2v_seed_ar", "t2v_seed", "t2v", "i2v")  # a longer name stands before one that it begins with
 QCACHES = {"TTqcache": "TT", "STqcache": "ST"}
 ATTENTIONS = ("attn1", "attn2")
 WEIGHT = re.compile(r"weighted([0-9]{1,3})")
@@ -15,16 +15,23 @@ ALLOWED = (
 
 @dataclass(frozen=True)
 class Mode:
-    """A parsed --mode; `str(mode)` is its canonical name, and `Mode.parse(str(mode)) == mode`."""
+    """Hold a parsed --mode; `str(mode)` is its canonical name, and `Mode.parse(str(mode)) == mode`.
 
-    task: str  # one of TASKS
-    qcache: tuple[str, str] | None = None  # ("TT" temporal | "ST" spatial, "attn1" | "attn2")
-    qcache_weight: float | None = None  # 0 to 1, from weightedNN; None when the mode does not say
+    Args:
+        task: one of TASKS.
+        qcache: ("TT" temporal or "ST" spatial, "attn1" or "attn2"), if there is a Q-cache.
+        qcache_weight: 0 to 1, from weightedNN; None if the mode does not say it.
+        unilatent: whether the base clip is spread evenly over the first queue.
+    """
+
+    task: str
+    qcache: tuple[str, str] | None = None
+    qcache_weight: float | None = None
     unilatent: bool = False
 
     @classmethod
     def parse(cls, text: str) -> "Mode":
-        """Raises ValueError that names the offending word and lists what is allowed."""
+        """Parse the words of a mode; ValueError names the offending one and lists what is allowed."""
         task = next((task for task in TASKS if f"{text}_".startswith(f"{task}_")), None)
         if task is None:
             raise _error(text, f"it begins with {text.split('_')[0]!r}")
@@ -60,7 +67,7 @@ class Mode:
 
     @property
     def needs_image(self) -> bool:
-        """Whether the model must take image tokens: a picture of the user's, or frames of the video itself."""
+        """Whether the model must take image tokens: of the user's picture, or of frames of the video itself."""
         return self.task != "t2v"
 
     @property
@@ -69,12 +76,12 @@ class Mode:
         return self.task == "i2v"
 
     @property
-    def seeded(self) -> bool:
+    def begins_from_own_frame(self) -> bool:
         """Whether the queue is conditioned on the base clip's first frame."""
         return self.task in ("t2v_seed", "t2v_seed_ar")
 
     @property
-    def reseeded(self) -> bool:
+    def renews_picture(self) -> bool:
         """Whether each finished frame becomes the condition of those that follow."""
         return self.task == "t2v_seed_ar"
 

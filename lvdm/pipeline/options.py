@@ -245,7 +245,7 @@ class Options:
         pictures = ("embedder", "image_proj_model")
         if self.offload:
             return ("model", "first_stage_model", "cond_stage_model", *pictures)
-        return ("cond_stage_model",) if self.mode.reseeded else ("cond_stage_model", *pictures)
+        return ("cond_stage_model",) if self.mode.renews_picture else ("cond_stage_model", *pictures)
 
     @property
     def results_root(self) -> Path:

@@ -49,7 +49,7 @@ def fill_queue(run: Run, conditions: Conditions, clip: Tensor) -> tuple[LatentQu
     queue = LatentQueue.from_clip(
         clip, run.queue_schedule(), noise=conditions.noise, stride=run.options.stride, uniform=mode.unilatent
     )
-    return queue, run.model.encode_pictures(run.model.decode(clip[:, :, 0])) if mode.seeded else None
+    return queue, run.model.encode_pictures(run.model.decode(clip[:, :, 0])) if mode.begins_from_own_frame else None
 
 
 def denoise(
@@ -72,7 +72,7 @@ def denoise(
     with reuse_queries(model.unet, rule):
         for after in passes:
             pixels = decoded_head(model, after) if decodes_at_once(run) else None
-            if options.mode.reseeded and pixels is not None:
+            if options.mode.renews_picture and pixels is not None:
                 image_tokens = model.encode_pictures(pixels)
             yield Pass(after, pixels, image_tokens)
 
@@ -83,7 +83,7 @@ def decodes_at_once(run: Run) -> bool:
     So it is where it becomes the picture of later frames; on a GPU, which keeps the order and would need memory for
     both; and where networks are offloaded, as only one of them is on the device.
     """
-    return run.options.mode.reseeded or run.options.offload or run.device.type != "cpu"
+    return run.options.mode.renews_picture or run.options.offload or run.device.type != "cpu"
 
 
 def decoded_head(model: LatentDiffusion, queue: LatentQueue) -> Tensor | None:

@@ -8,7 +8,7 @@ import torch
 
 from lvdm.diffusion.schedule import SPACINGS, NoiseSchedule, fifo_spacing
 from lvdm.models.ddpm3d import LatentDiffusion
-from lvdm.models.loading import load_model
+from lvdm.models.loading import load_network
 from lvdm.pipeline.options import Options
 from lvdm.runtime.batching import Workers, workers_of
 from lvdm.runtime.compile import Compiled
@@ -53,9 +53,9 @@ class Run:
         return NoiseSchedule.of_model(self.model, timesteps, eta=self.options.eta, use_scale=self.options.queue_scale)
 
 
-def load_network(options: Options) -> LatentDiffusion:
-    """Load the model that resolved options name, ready to sample; errors as of `lvdm.models.loading.load_model`."""
-    return load_model(
+def network_of(options: Options) -> LatentDiffusion:
+    """Load the model that resolved options name, ready to sample; errors as of `lvdm.models.loading.load_network`."""
+    return load_network(
         options.config,
         options.ckpt_path,
         device=torch.device(options.device),

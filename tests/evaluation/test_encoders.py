@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 
 from lvdm.evaluation.encoders import model_encoders, open_clip_encoder
 from lvdm.io.configs import read_config
-from lvdm.models.loading import load_model
+from lvdm.models.loading import load_network
 from lvdm.modules.encoders.condition import clip_model
 
 ARCH = DATA / "golden" / "openclip_small.json"
@@ -68,7 +68,7 @@ def test_encoders_of_a_model(visual_model):
     config = visual_model[1]
     ckpt = read_config(config)["inference"]["ckpt_path"]
     latents, clip = model_encoders(config, ckpt, device=CPU)
-    model = load_model(config, ckpt, device=CPU)
+    model = load_network(config, ckpt, device=CPU)
     x = torch.from_numpy(np.stack(FRAMES)).permute(0, 3, 1, 2) / 127.5 - 1
     np.testing.assert_allclose(latents.encode_frames(FRAMES), F.normalize(model.encode(x).flatten(1), dim=1), atol=1e-5)
     assert clip.encode_frames(FRAMES)[0].shape == (3, 64)

@@ -12,7 +12,7 @@ from omegaconf import OmegaConf
 
 from lvdm.io.configs import read_config
 from lvdm.models.checkpoint import WrongCheckpointError, read_state_dict, save_half
-from lvdm.models.loading import build_on_meta, fitting_config, instantiate_from_config, load_model
+from lvdm.models.loading import build_on_meta, fitting_config, instantiate_from_config, load_network
 
 TINY = ROOT / "configs/inference_t2v_tiny.yaml"
 
@@ -77,7 +77,7 @@ def test_every_format_reads_the_same(tiny_state, tmp_path, form):
 def test_half_precision_round_trip(tiny_state, tmp_path):
     model = instantiate_from_config(read_config(TINY)["model"])
     save_half(model, tmp_path / "model.ckpt")
-    loaded = load_model(TINY, tmp_path / "model.ckpt", device=torch.device("cpu"), unet_dtype=torch.bfloat16)
+    loaded = load_network(TINY, tmp_path / "model.ckpt", device=torch.device("cpu"), unet_dtype=torch.bfloat16)
     assert {weight.dtype for weight in loaded.unet.parameters()} == {torch.bfloat16}
     assert {weight.dtype for weight in loaded.first_stage_model.parameters()} == {torch.float32}
     assert torch.equal(loaded.alphas_cumprod, model.alphas_cumprod)
@@ -98,7 +98,7 @@ def test_missing_file_says_where_it_is_published():
 def test_checkpoint_of_another_model_names_the_config_that_fits(tiny_state, tmp_path):
     torch.save(tiny_state, tmp_path / "tiny.ckpt")
     with pytest.raises(WrongCheckpointError) as caught:
-        load_model(ROOT / "configs/inference_t2v_512_v2.0.yaml", tmp_path / "tiny.ckpt", device=torch.device("cpu"))
+        load_network(ROOT / "configs/inference_t2v_512_v2.0.yaml", tmp_path / "tiny.ckpt", device=torch.device("cpu"))
     message = str(caught.value)
     for part in ("--ckpt_path", "keys missing", "keys unexpected", "keys of another shape", "inference_t2v_tiny.yaml"):
         assert part in message
@@ -142,7 +142,7 @@ def test_schedule_is_computed_not_read(tmp_path):
     """A file in half precision has rounded betas; sampling must not."""
     model = instantiate_from_config(read_config(TINY)["model"])
     torch.save({name: tensor.bfloat16() for name, tensor in model.state_dict().items()}, tmp_path / "model.ckpt")
-    loaded = load_model(TINY, tmp_path / "model.ckpt", device=torch.device("cpu"))
+    loaded = load_network(TINY, tmp_path / "model.ckpt", device=torch.device("cpu"))
     assert torch.equal(loaded.alphas_cumprod, model.alphas_cumprod)
 
 

@@ -20,7 +20,7 @@ from lvdm.data.videos import VideoFolder
 from lvdm.io.configs import read_config
 from lvdm.models.checkpoint import read_state_dict, save_half
 from lvdm.models.ddpm3d import LatentDiffusion
-from lvdm.models.loading import instantiate_from_config, load_model
+from lvdm.models.loading import instantiate_from_config, load_network
 from lvdm.training.config import Training
 from lvdm.training.diffusion import clip_timesteps, contrast, without_temporal_layers
 from lvdm.training.distillation import DistillationTraining
@@ -94,7 +94,7 @@ def test_every_stage_trains_resumes_and_hands_on(tmp_path):
         train(tmp_path / f"{name}.yaml")
         assert (tmp_path / name / "samples" / "000003.png").is_file()
         assert (tmp_path / name / "log" / "version_0" / "metrics.csv").is_file()
-    loaded = load_model(tmp_path / "model.yaml", tmp_path / "clips" / "model.ckpt", device=torch.device("cpu"))
+    loaded = load_network(tmp_path / "model.yaml", tmp_path / "clips" / "model.ckpt", device=torch.device("cpu"))
     assert isinstance(loaded, LatentDiffusion)
 
     frames, clips = (read_state_dict(tmp_path / name / "model.ckpt") for name in ("frames", "clips"))
