@@ -11,6 +11,8 @@ import torch
 from helpers import ROOT, golden_json, load_script, with_golden_weights
 from PIL import Image
 
+from lvdm.evaluation import speed
+
 benchmark = load_script("benchmark")
 
 SMALL = ["--video_length", "4", "-n", "2", "--latents", "8", "12", "--device", "cpu"]
@@ -60,7 +62,7 @@ def test_bad_input_is_told_before_anything_is_measured(words, named, monkeypatch
     assert told.err.count("\n") == 1
 
 
-class Golden(benchmark.Bench):
+class Golden(speed.Bench):
     """A bench whose U-Net answers something: fresh ones end in zeros."""
 
     def unet(self, dtype: torch.dtype) -> torch.nn.Module:
@@ -70,14 +72,14 @@ class Golden(benchmark.Bench):
 
 @pytest.mark.parametrize("stride", [2, 4])
 def test_arrangements_compute_the_same(stride, monkeypatch):
-    monkeypatch.setattr(benchmark, "GUIDANCE", 1.5)  # much of it makes a random network's latents explode
+    monkeypatch.setattr(speed, "GUIDANCE", 1.5)  # much of it makes a random network's latents explode
     config = golden_json("small_t2v.json")["unet_config"]
     config["params"] |= {"channel_mult": [1, 1], "num_res_blocks": 1, "attention_resolutions": [2]}
     bench = Golden(config, window=4, partitions=2, stride=stride, latents=(4, 8, 12), device=torch.device("cpu"))
     latents = {}
     for name in ("originals", "fp32", "bf16"):
         with ExitStack() as stack, torch.inference_mode():
-            *_, last = islice(bench.passes(benchmark.SETTINGS[name], stack), 10)
+            *_, last = islice(bench.passes(speed.SETTINGS[name], stack), 10)
         latents[name] = last.latents
     torch.testing.assert_close(latents["originals"], latents["fp32"], atol=1e-4, rtol=1e-4)
     assert (latents["bf16"] - latents["fp32"]).abs().max() > 1e-4
