@@ -34,8 +34,9 @@ from lvdm.evaluation.instruments import Instruments
 from lvdm.evaluation.plots import write_plots
 from lvdm.evaluation.report import markdown, write_report
 from lvdm.pipeline.options import Options
+from lvdm.runtime.cpu import keep_freed_memory
 from lvdm.runtime.distributed import ALONE
-from lvdm.runtime.signals import Stop, Stopped, stop_on_signals
+from lvdm.runtime.signals import Stop, stop_on_signals
 from videocrafter_main import run
 
 
@@ -95,7 +96,7 @@ def ablate(args: argparse.Namespace) -> int:
         print(status_table(share, measurements))
         return 0
     baseline = trials[0].options
-    with stop_on_signals(ALONE) as stop:
+    with stop_on_signals(ALONE, advice="the same command continues with what is left") as stop:
         latents, clip = model_encoders(baseline.config, baseline.ckpt_path, device=torch.device(baseline.device))
         instruments = Instruments(clip=clip, latents=latents)
         keep_videos = args.keep == "videos"
@@ -112,11 +113,8 @@ def ablate(args: argparse.Namespace) -> int:
 @says_errors
 def main(words: Sequence[str] | None = None) -> int:
     args = read_arguments(words)
-    try:
-        failed = ablate(args)
-    except Stopped as stopped:
-        print(f"{stopped}; the same command goes on with what is left", file=sys.stderr)
-        return stopped.exit_status
+    keep_freed_memory()
+    failed = ablate(args)
     if failed:
         print(f"error: {failed} videos failed; the same command tries them again", file=sys.stderr)
     return 1 if failed else 0

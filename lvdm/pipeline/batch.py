@@ -1,17 +1,15 @@
 """Make many videos in a row: one that fails costs that one only, and the end says what became of all."""
 
-import sys
 import traceback
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
-from tqdm import tqdm
-
 from lvdm.io.lock import folder_lock
 from lvdm.pipeline.video import Video
 from lvdm.runtime.distributed import RankError, SharedError
 from lvdm.runtime.errors import reason
+from lvdm.runtime.progress import print_above, progress_bar
 from lvdm.runtime.signals import Stop
 
 
@@ -52,15 +50,15 @@ def make_all(videos: Sequence[Video], make: Callable[[Video], bool], *, stop: St
     """
     ranks = stop.ranks
     done, skipped, failed = 0, 0, []
-    for video in tqdm(videos, desc="prompts", disable=not ranks.first or len(videos) == 1):
-        where = f"{video.prompt.text!r} (line {video.prompt.line})"
+    for video in progress_bar(videos, desc="prompts", unit="video", disabled=not ranks.first or len(videos) == 1):
+        where = f"{video.prompt.text!r} ({video.prompt.where})"
         try:
             made = make(video)
         except Exception as error:  # whatever it is, a night's other prompts shall not be lost for it
             failed.append(f"{where}: {reason(error)}")
-            tqdm.write(f"error: {failed[-1]}", file=sys.stderr)
+            print_above(f"error: {failed[-1]}")
             if debug:
-                tqdm.write(traceback.format_exc(), file=sys.stderr)
+                print_above(traceback.format_exc())
             if ranks.size > 1 and not isinstance(error, SharedError):
                 raise RankError(f"rank {ranks.rank} of {ranks.size} failed; the same command goes on") from error
             stop.check()
@@ -70,6 +68,6 @@ def make_all(videos: Sequence[Video], make: Callable[[Video], bool], *, stop: St
         else:
             skipped += 1
             if ranks.first:
-                tqdm.write(f"skipped: {where}: has all of its frames, in {video.folder}", file=sys.stderr)
+                print_above(f"skipped: {where}: has all of its frames, in {video.folder}")
         stop.check()
     return Summary(done, skipped, tuple(failed))
