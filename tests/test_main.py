@@ -1,4 +1,4 @@
-"""The real command on the embedded model: files, determinism, and errors before anything is written."""
+"""The real command: files, determinism, and errors before anything is written."""
 
 import json
 import os
@@ -27,7 +27,11 @@ from lvdm.models.loading import load_network
 from lvdm.sampling.queue import LatentQueue
 from lvdm.sampling.sampler import fifo
 
-SMALL = ["--video_length", "4", "-n", "2", "-l", "3", "--device", "cpu"]
+
+@pytest.fixture(scope="module")
+def small(tiny_model) -> list[str | Path]:
+    """Flags of 3 frames of the smallest model, without guidance and lookahead."""
+    return [*tiny_model, "-l", "3", "--unconditional_guidance_scale", 1, "--no-lookahead_denoising"]
 
 
 def frames_below(folder: Path) -> dict[str, bytes]:
@@ -40,7 +44,8 @@ def frames_below(folder: Path) -> dict[str, bytes]:
 def test_one_command_makes_every_file(tmp_path):
     prompts = prompt_file(tmp_path, RED)
     mode = "t2v_TTqcache_attn1_weighted90_unilatent"
-    arguments = [*SMALL, "-p", prompts, "-m", mode, "--formats", "gif", "mp4", "--save_frames", "--save_queue"]
+    arguments = ["--video_length", 4, "-n", 2, "-l", 3, "--device", "cpu", "-p", prompts, "-m", mode]
+    arguments += ["--formats", "gif", "mp4", "--save_frames", "--save_queue"]
     finished = subprocess.run(
         [sys.executable, "videocrafter_main.py", *map(str, arguments), "--output_dir", str(tmp_path / "out")],
         cwd=ROOT,
@@ -68,26 +73,26 @@ def test_one_command_makes_every_file(tmp_path):
     assert len(record["model"]["digest"]) >= 64
 
 
-def test_same_seed_same_frames_and_other_seed_other_frames(tmp_path):
+def test_same_seed_same_frames_and_other_seed_other_frames(tmp_path, small):
     prompts = prompt_file(tmp_path, RED)
     for name, seed in (("first", 1), ("again", 1), ("other", 2)):
-        arguments = ["-p", prompts, "--seed", seed, "--save_frames", "--output_dir", tmp_path / name]
-        assert command(*SMALL, *arguments) == 0
+        arguments = ["-p", prompts, "--seed", seed, "--output_dir", tmp_path / name]
+        assert command(*small, *arguments) == 0
     first, again, other = (frames_below(tmp_path / name) for name in ("first", "again", "other"))
     assert first == again
     assert first.keys() == other.keys()
     assert all(first[name] != other[name] for name in first)
     # A second run in the same place finds the base clip in the cache: nothing but the time changes.
-    again = ["--seed", 1, "--save_frames", "--overwrite"]
-    assert command(*SMALL, "-p", prompts, *again, "--output_dir", tmp_path / "first") == 0
+    again = ["--seed", 1, "--overwrite"]
+    assert command(*small, "-p", prompts, *again, "--output_dir", tmp_path / "first") == 0
     assert frames_below(tmp_path / "first") == first
     assert len(list((tmp_path / "first" / "latents").iterdir())) == 1
 
 
-def test_order_and_processes_change_nothing(tmp_path):
+def test_order_and_processes_change_nothing(tmp_path, small):
     forward = prompt_file(tmp_path, RED, BLUE, RED, name="forward.txt")
     backward = prompt_file(tmp_path, BLUE, RED, RED, name="backward.txt")
-    shared = ["--save_frames", *SMALL]
+    shared = small
     assert command("-p", forward, "--output_dir", tmp_path / "forward", *shared) == 0
     assert command("-p", backward, "--output_dir", tmp_path / "backward", *shared) == 0
     for rank in range(2):
@@ -112,14 +117,14 @@ def test_an_environment_that_torchrun_did_not_make(tmp_path, capfd, monkeypatch)
     assert "WORLD_SIZE is 'two'" in capfd.readouterr().err
 
 
-def test_window_batches_make_the_same_video(tmp_path):
+def test_window_batches_make_the_same_video(tmp_path, tiny_model):
     """Chunks of 1, 3 and n windows against one batch: at most one level of 255 from rounding."""
     prompts = prompt_file(tmp_path, BLUE)
     sizes = {"all": [], "1": ["--window_batch", 1], "3": ["--window_batch", 3], "n": ["--window_batch", 2]}
     videos = {}
     for name, size in sizes.items():
-        arguments = ["-p", prompts, "--precision", "fp32", "--save_frames", "--output_dir", tmp_path / name]
-        assert command(*SMALL, *arguments, *size) == 0
+        arguments = ["-p", prompts, "--output_dir", tmp_path / name]
+        assert command(*tiny_model, "-l", 3, *arguments, *size) == 0
         files = sorted((tmp_path / name).glob("*/*/fifo/*.png"))
         videos[name] = np.stack([iio.imread(file) for file in files]).astype(int)
     for name in ("1", "3", "n"):
@@ -131,24 +136,25 @@ def test_half_precision_makes_nearly_the_same_video(tmp_path):
     videos = {}
     for precision in ("fp32", "bf16"):
         flags = ["-p", prompts, "--precision", precision, "--output_dir", tmp_path / precision]
-        assert command(*flags, "-n", 1, "-l", 4, "--save_frames", "--device", "cpu") == 0
+        assert command(*flags, "-n", 1, "-l", 2, "--save_frames", "--device", "cpu") == 0
         frames = sorted((tmp_path / precision).glob("*/t2v/fifo/*.png"))
         videos[precision] = np.stack([iio.imread(path) for path in frames]).astype(float)
     difference = np.abs(videos["bf16"] - videos["fp32"]).mean()
     assert 0 < difference < 0.5  # of 255 levels
 
 
-def test_files_of_an_earlier_run_do_not_stay(tmp_path):
-    arguments = [*SMALL, "-p", prompt_file(tmp_path, RED), "--output_dir", tmp_path / "out"]
-    assert command(*arguments, "--save_frames", "--save_queue", "--formats", "gif", "mp4") == 0
-    assert command(*arguments, "--seed", 2, "--formats", "mp4", "--overwrite") == 0
+def test_files_of_an_earlier_run_do_not_stay(tmp_path, small):
+    arguments = [*small, "-p", prompt_file(tmp_path, RED), "--output_dir", tmp_path / "out"]
+    assert command(*arguments, "--save_queue", "--formats", "gif", "mp4") == 0
+    fewer = [argument for argument in arguments if argument != "--save_frames"]
+    assert command(*fewer, "--seed", 2, "--formats", "mp4", "--overwrite") == 0
     (folder,) = (tmp_path / "out").glob("*/t2v")
     names = {"t2v.mp4", "t2v.png", "t2v.json", "t2v.state", "origin.gif"}
     assert {path.name for path in folder.iterdir()} == names
 
 
-def test_damaged_base_clip_is_set_aside_and_sampled_anew(tmp_path, capfd):
-    arguments = [*SMALL, "-p", prompt_file(tmp_path, RED), "--output_dir", tmp_path / "out", "--save_frames"]
+def test_damaged_base_clip_is_set_aside_and_sampled_anew(tmp_path, small, capfd):
+    arguments = [*small, "-p", prompt_file(tmp_path, RED), "--output_dir", tmp_path / "out"]
     assert command(*arguments) == 0
     before = frames_below(tmp_path / "out")
     (cached,) = (tmp_path / "out" / "latents").iterdir()
@@ -161,11 +167,11 @@ def test_damaged_base_clip_is_set_aside_and_sampled_anew(tmp_path, capfd):
     assert f"{cached.name}.damaged" in capfd.readouterr().err
 
 
-def test_table_of_prompts(tmp_path):
+def test_table_of_prompts(tmp_path, small):
     table = prompt_file(
         tmp_path, "prompt,seed,new_video_length,experiment", f"{RED},5,2,short", f"{BLUE},,,", name="prompts.csv"
     )
-    assert command(*SMALL, "-p", table, "--output_dir", tmp_path / "out", "--save_frames") == 0
+    assert command(*small, "-p", table, "--output_dir", tmp_path / "out") == 0
     records = {path.parent.name: json.loads(path.read_text()) for path in (tmp_path / "out").glob("*/*/*.json")}
     assert {name: (record["seed"], record["frames"]) for name, record in records.items()} == {
         "short": (5, 2),
@@ -173,9 +179,9 @@ def test_table_of_prompts(tmp_path):
     }
 
 
-def test_one_bad_prompt_costs_one_video(tmp_path, capfd):
+def test_one_bad_prompt_costs_one_video(tmp_path, small, capfd):
     """A folder is in the way of the first prompt's file; when it is gone, that video is the only one that is made."""
-    arguments = [*SMALL, "-p", prompt_file(tmp_path, RED, BLUE), "--output_dir", tmp_path / "out"]
+    arguments = [*small, "-p", prompt_file(tmp_path, RED, BLUE), "--output_dir", tmp_path / "out"]
     assert command(*arguments) == 0
     whole = {path: path.read_bytes() for path in (tmp_path / "out").glob("*/t2v/t2v.gif")}
     red = one(tmp_path, "out/a_red*/t2v/t2v.gif")
@@ -219,7 +225,7 @@ def test_a_picture_is_in_the_video_and_in_what_it_says_of_itself(tmp_path, visua
         image = json.loads(path.read_text())["image"]
         names.add(Path(image["path"]).name)
         assert image["digest"] == file_digest(image["path"])
-        tile = iio.imread(path.with_suffix(".png"))[40, 48]
+        tile = iio.imread(path.with_suffix(".png"))[20, 24]
         assert tuple(tile) == Image.open(image["path"]).getpixel((5, 5))
     assert names == {"red;.png", "blue.png"}
 
@@ -261,7 +267,7 @@ def test_seeds_are_the_frames_that_they_should_be(tmp_path, visual_model):
     clip = load(read_sealed(one(tmp_path, "latents/*")))["latents"]  # one for all three
     options = parse_args([*map(str, visual_model), "-p", str(prompts)])
     model = load_network(ROOT / options.config, options.ckpt_path, device=torch.device("cpu"))
-    noise = KeyedNoise(options.seed, RED, 0, (4, 8, 12), torch.device("cpu"))
+    noise = KeyedNoise(options.seed, RED, 0, (4, 4, 6), torch.device("cpu"))
     schedule = NoiseSchedule.of_model(model, fifo_spacing(8), eta=1.0)
 
     def emitted(pictures: dict[int, torch.Tensor], *, renewed: bool = False) -> Iterator[np.ndarray]:
@@ -352,19 +358,10 @@ class Hostile:
 
 
 BAD = [
-    (["-m", "t2v_sparkle"], ["--mode", "sparkle", "unilatent"]),
     (["-m", "i2v", "--config", "configs/inference_t2v_tiny.yaml"], ["--mode", "i2v", "no image", "inference_i2v_tiny"]),
-    (["--image_fit", "zoom"], ["--image_fit", "zoom", "crop"]),
-    (["--image_fit", "pad"], ["--image_fit", "i2v"]),
     (["-p", "nowhere.txt"], ["--prompt_file", "nowhere.txt"]),
     (["-p", "{empty}"], ["--prompt_file", "empty.txt"]),
     (["-p", "{no_column}"], ["--prompt_file", "prompt"]),
-    (["--height", "72"], ["--height", "72", "16"]),
-    (["--video_length", "5"], ["--video_length", "5"]),
-    (["--video_length", "18"], ["--video_length", "18", "16"]),
-    (["--num_inference_steps", "65"], ["--num_inference_steps", "65", "64"]),
-    (["-n", "0"], ["--num_partitions", "0"]),
-    (["--precision", "int8"], ["--precision", "int8", "bf16"]),
     (["--ckpt_path", "{another}"], ["--ckpt_path", "another.ckpt", "missing"]),
     (["--ckpt_path", "{truncated}"], ["--ckpt_path", "truncated.ckpt"]),
     (["--ckpt_path", "{hostile}"], ["--ckpt_path", "hostile.ckpt"]),
@@ -399,14 +396,6 @@ def test_bad_input_is_one_line_and_writes_nothing(tmp_path, capfd, arguments, ex
         assert part in error
     assert not list(tmp_path.glob("out/*"))
     assert not (tmp_path / "was run").exists()
-
-
-@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has CUDA")
-def test_cuda_asked_for_and_absent(tmp_path, capfd):
-    assert command("--device", "cuda", "--output_dir", tmp_path / "out") == 2
-    error = capfd.readouterr().err
-    assert "--device" in error
-    assert "cuda" in error
 
 
 def test_debug_shows_where_it_happened(capfd):

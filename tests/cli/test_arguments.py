@@ -273,6 +273,7 @@ def test_cuda_asked_for_and_absent(folder):
         (["--seed", "abc"], "--seed 'abc'"),
         (["--eta", "1\n2"], "--eta '1\\n2'"),
         (["--precision", "fp8"], "--precision 'fp8' fp32 bf16 fp16"),
+        (["--image_fit", "zoom"], "--image_fit 'zoom' crop pad"),
         (["--formats", "gif", "webm"], "--formats 'webm' gif mp4"),
         (["--base_spacing", "linear"], "--base_spacing 'linear'"),
         (["--use_mp4", "--formats", "gif"], "--use_mp4 --formats"),
