@@ -1,4 +1,4 @@
-"""Pictures that a video begins from: found, checked, and made the size of the video."""
+"""Find the pictures that videos begin from, check them, and fit them to the size of the video."""
 
 import warnings
 from collections.abc import Iterator
@@ -16,10 +16,10 @@ from lvdm.io.files import file_digest
 from lvdm.io.mp4 import run_ffmpeg
 
 FITS = ("crop", "pad", "stretch")
-FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP")  # Pillow's names; it knows others that run programs
+FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP")  # in Pillow's words; some of its other formats run programs
 MIN_SIDE, MAX_SIDE, MAX_PIXELS = 16, 16384, 100_000_000
 
-ORIENTATION = 0x0112  # the EXIF tag; its values from 2 on, and what makes such a picture upright
+ORIENTATION = 0x0112  # an EXIF tag; UPRIGHT holds what makes a picture upright, by the tag's value
 UPRIGHT = dict(
     enumerate(
         (
@@ -38,16 +38,17 @@ UPRIGHT = dict(
 
 @dataclass(frozen=True)
 class Picture:
-    """Where a picture comes from: its file, and the SHA-256 of that file as hex digits."""
+    """The file of a picture, and the SHA-256 of that file as hex digits."""
 
     path: Path
     digest: str
 
     @classmethod
     def find(cls, name: str, *, folder: Path) -> "Picture":
-        """The picture `name`, looked up in `folder` and then in the working directory, read once to see that it can be.
+        """Return the picture `name`, looked up in `folder` and then in the working directory; it is opened to check it.
 
-        Raises ValueError with a sentence that begins with the name.
+        Raises:
+            ValueError: The message begins with the name.
         """
         places = list(dict.fromkeys([folder / name, Path(name)]))  # once if that is the same
         try:
@@ -62,9 +63,10 @@ class Picture:
         return picture
 
     def open(self) -> Image.Image:
-        """The picture, upright, in RGB, on white where it is transparent; the first one of a video.
+        """Return the picture, upright, in RGB, on white where it is transparent; of a video the first frame.
 
-        Raises ValueError if it cannot be read, or is too small or too large.
+        Raises:
+            ValueError: It cannot be read, or is too small or too large.
         """
         with _damages_as_errors():
             image = _first_frame(self.path)
@@ -73,9 +75,15 @@ class Picture:
             return _flat(_upright(image))
 
     def read(self, height: int, width: int, *, fit: str) -> np.ndarray:
-        """(height, width, 3) uint8. fit: "crop", "pad" (with black) or "stretch" what has another shape.
+        """Return the picture as (height, width, 3) uint8.
 
-        Raises ValueError if the file is not the one that was found.
+        Args:
+            height: In pixels.
+            width: In pixels.
+            fit: What to do with a picture of another shape: "crop", "pad" (with black) or "stretch" it.
+
+        Raises:
+            ValueError: The file has changed since it was found.
         """
         if file_digest(self.path) != self.digest:
             raise ValueError(f"the picture {str(self.path)!r} was changed after this run had begun")
@@ -83,7 +91,7 @@ class Picture:
 
 
 def fitted(image: Image.Image, height: int, width: int, *, fit: str) -> Image.Image:
-    """`image` resized to height x width, its centre in the centre."""
+    """Return `image` resized to height x width, with its centre in the centre; see Picture.read for `fit`."""
     size, method = (width, height), Image.Resampling.BICUBIC
     if fit == "crop":
         return ImageOps.fit(image, size, method)
@@ -97,7 +105,7 @@ def fitted(image: Image.Image, height: int, width: int, *, fit: str) -> Image.Im
 
 
 def as_tensor(picture: np.ndarray) -> Tensor:
-    """(1, 3, H, W) in [-1, 1] of a picture (H, W, 3) uint8."""
+    """Return a picture (H, W, 3) uint8 as a tensor (1, 3, H, W) in [-1, 1]."""
     return torch.tensor(picture).permute(2, 0, 1)[None].float() / 127.5 - 1
 
 
@@ -109,6 +117,7 @@ def to_uint8(picture: Tensor) -> np.ndarray:
 
 @contextmanager
 def _damages_as_errors() -> Iterator[None]:
+    """Raise what Pillow raises as ValueError."""
     try:
         yield
     except Image.DecompressionBombError:
@@ -123,9 +132,10 @@ def _damages_as_errors() -> Iterator[None]:
 
 
 def _first_frame(path: Path) -> Image.Image:
+    """Open a picture, or the first frame of a video."""
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the size is looked at next
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the size is checked next
             return Image.open(path, formats=FORMATS)
     except UnidentifiedImageError:
         if not _is_video(path):
@@ -135,7 +145,7 @@ def _first_frame(path: Path) -> Image.Image:
 
 
 def _is_video(path: Path) -> bool:
-    """MP4 and MOV, WebM and Matroska, or AVI, by the file's first bytes. (ffmpeg would draw any text it is given.)"""
+    """Return whether a file begins as MP4, MOV, WebM, Matroska or AVI. (ffmpeg would draw any text as a picture.)"""
     with open(path, "rb") as file:
         head = file.read(12)
     return head[4:8] in (b"ftyp", b"moov", b"mdat") or head[:4] == b"\x1a\x45\xdf\xa3" or head[8:] == b"AVI "
@@ -154,7 +164,7 @@ def _upright(image: Image.Image) -> Image.Image:
 
 
 def _flat(image: Image.Image) -> Image.Image:
-    """In RGB, over white."""
+    """Return an image in RGB, over white where it is transparent."""
     if image.mode.startswith("I"):  # grey PNGs of 16 bits
         levels = np.asarray(image)
         grey = (levels // 257).astype(np.uint8)

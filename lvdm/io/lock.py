@@ -4,7 +4,6 @@ Uses flock, which Linux and macOS have. The library filelock would not do with l
 and says nothing of who holds it.
 """
 
-import fcntl
 import json
 import os
 import socket
@@ -12,6 +11,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime, timezone
 from pathlib import Path
+
+try:
+    import fcntl
+except ImportError as error:
+    raise ImportError("this program runs on Linux and macOS; on Windows run it in WSL") from error
 
 
 class FolderInUseError(ValueError):

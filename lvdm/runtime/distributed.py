@@ -1,7 +1,7 @@
-"""Several processes, one video: the ranks that torchrun starts share the windows of every pass.
+"""Share one video among the processes that torchrun starts: each rank computes some windows of every pass.
 
-Every rank holds the same queue and takes the same steps; what one of them computed reaches all before the next step.
-Ranks that share prompts instead make their videos alone, and leave together.
+Every rank holds the same queue and takes the same steps. What one rank computed is sent to all before the next step.
+Ranks that share prompts instead make their videos independently, and exit together.
 """
 
 import os
@@ -21,49 +21,50 @@ from lvdm.runtime.errors import reason
 from lvdm.runtime.progress import print_above
 
 T = TypeVar("T")
-ENDLESS = timedelta(days=30)  # of waiting; Gloo adds it to the time of day
-MOMENT = 5.0  # seconds
-LAST_WORDS = Lock()  # whose are they
+UNLIMITED = timedelta(days=30)  # a timeout; Gloo adds it to the time of day, so it cannot be infinite
+GOODBYE_TIMEOUT = 5.0  # seconds that a rank that failed waits for the one it watches
+FATAL_ERROR = Lock()  # held by the thread that reports one and ends the process
 
 
 class RankError(RuntimeError):
-    """This rank failed alone: the others wait for what does not come."""
+    """This rank failed alone, while the others wait for its results."""
 
 
 class SharedError(ValueError):
-    """What rank 0 failed at for all, on each of them: they are still in step."""
+    """Rank 0 failed at something that it did for all. It is raised on every rank, so all are still in step."""
 
 
 @dataclass(frozen=True)
 class Ranks:
-    """This process's rank among `size`. Rank 0 speaks and writes for all."""
+    """This process's rank among `size` ones. Rank 0 prints and writes files for all."""
 
     rank: int = 0
     size: int = 1
 
     @property
     def first(self) -> bool:
+        """Whether this is rank 0."""
         return self.rank == 0
 
     def share(self, total: int) -> slice:
-        """Which of `total` rows are this rank's."""
+        """Return which of `total` rows this rank computes."""
         each = -(-total // self.size)
         return slice(min(self.rank * each, total), min((self.rank + 1) * each, total))
 
     def gather(self, mine: Tensor, total: int) -> Tensor:
-        """All `total` rows (N, ...), of which `mine` are this rank's share."""
+        """Return all `total` rows (B, ...) on every rank, given that `mine` are this rank's share."""
         if self.size == 1:
             return mine
         each = -(-total // self.size)
         padded = mine.new_zeros(each, *mine.shape[1:])
         padded[: len(mine)] = mine
         gathered = mine.new_empty(self.size * each, *mine.shape[1:])
-        with _all_there():
+        with _exit_if_a_rank_is_lost():
             dist.all_gather_into_tensor(gathered, padded)
         return gathered[:total]
 
     def from_first(self, make: Callable[[], T]) -> T:
-        """What `make` returns on rank 0, where alone it is called. If it raises there, all raise SharedError."""
+        """Call `make` on rank 0 only and return its result on every rank; if it raises there, all raise SharedError."""
         if self.size == 1:
             return make()
         value, why, failure = None, None, None
@@ -73,7 +74,7 @@ class Ranks:
             except Exception as error:
                 why, failure = reason(error), error
         answer = [value, why]
-        with _all_there():
+        with _exit_if_a_rank_is_lost():
             dist.broadcast_object_list(answer)
         value, why = answer
         if why is not None:
@@ -81,11 +82,11 @@ class Ranks:
         return value
 
     def any(self, flag: bool) -> bool:
-        """Whether `flag` is set on any rank."""
+        """Return whether `flag` is set on any rank."""
         if self.size == 1:
             return flag
         flags = torch.tensor([int(flag)])
-        with _all_there():
+        with _exit_if_a_rank_is_lost():
             dist.all_reduce(flags, dist.ReduceOp.MAX)
         return bool(flags.item())
 
@@ -94,27 +95,30 @@ ALONE = Ranks()
 
 
 @contextmanager
-def _all_there() -> Iterator[None]:
-    """Ends this process if torch.distributed raises something in this context.
+def _exit_if_a_rank_is_lost() -> Iterator[None]:
+    """End this process at once if torch.distributed raises an error within this block.
 
-    At once: what a GPU has under way waits for the lost rank, too, and to leave in order is to wait for the GPU. What
-    was saved is on the disk.
+    An orderly exit would wait for the GPU, whose pending work waits for the lost rank. What was saved is on the disk.
     """
     try:
         yield
     except RuntimeError as error:
-        LAST_WORDS.acquire()
+        FATAL_ERROR.acquire()
         print_above(f"error: another rank is gone; its torchrun names it ({reason(error)})")
         os._exit(1)
 
 
 @contextmanager
 def ranks_of(device: torch.device, *, wanted: bool) -> Iterator[Ranks]:
-    """The ranks that torchrun started, if several are `wanted` for one video; else this process alone.
+    """Yield the ranks that torchrun started, or this process alone.
 
-    Tensors on CUDA go through NCCL, others through Gloo. Ranks wait for one another for half an hour, in which one may
-    still load the model, compile, or compute windows on a slow CPU, while another has nothing to do. A rank that died
-    is seen at once, as each watches the next one; not so a machine that vanished without a word.
+    Tensors on CUDA go through NCCL, others through Gloo. Ranks wait for one another for up to half an hour, because one
+    may still load the model, compile, or compute on a slow CPU. A rank that dies is noticed at once, because each
+    watches the next one; a machine that disappears from the network is noticed after that half hour.
+
+    Args:
+        device: Where this rank computes.
+        wanted: Whether ranks share a video.
     """
     if not wanted or world_size() == 1:
         yield ALONE
@@ -129,51 +133,52 @@ def ranks_of(device: torch.device, *, wanted: bool) -> Iterator[Ranks]:
     try:
         yield ranks
     except RankError:
-        raise  # no farewell: the others shall see it
+        raise  # without telling the peer that watches this rank, so that all end
     except BaseException:
-        watchdog.end(patience=MOMENT)  # the others may not come to an end
+        watchdog.end(timeout=GOODBYE_TIMEOUT)  # the others may go on
         raise
     watchdog.end()
     dist.destroy_process_group()
 
 
 class PeerWatchdog:
-    """Ends this process when the next rank is gone, the last one's being the first; so all end, one after the other.
+    """End this process when the next rank is gone (that of the last is the first), so that all end one by one.
 
-    Whatever else waits for a rank that died, as NCCL may do for half an hour, needs not know of it.
+    NCCL alone may wait half an hour for a rank that died.
     """
 
     def __init__(self, ranks: Ranks) -> None:
         self.ranks = ranks
-        self.group = dist.new_group(backend="gloo", timeout=ENDLESS)
-        self.thread = Thread(target=self._wait_for_farewell, daemon=True)
+        self.group = dist.new_group(backend="gloo", timeout=UNLIMITED)
+        self.thread = Thread(target=self._wait_for_peer, daemon=True)
         self.thread.start()
 
-    def _wait_for_farewell(self) -> None:
-        with _all_there():
+    def _wait_for_peer(self) -> None:
+        """Wait for the message that the next rank sends when it ends as it should."""
+        with _exit_if_a_rank_is_lost():
             dist.recv(torch.empty(1), src=(self.ranks.rank + 1) % self.ranks.size, group=self.group)
 
-    def end(self, *, patience: float | None = None) -> None:
-        """Says farewell to who watches this rank, and waits for the next one's: for seconds, or as long as it takes."""
-        with suppress(RuntimeError):  # it is gone itself
+    def end(self, *, timeout: float | None = None) -> None:
+        """Tell the rank that watches this one that it ends, and wait for the next one, at most `timeout` seconds."""
+        with suppress(RuntimeError):  # that rank is gone itself
             dist.send(torch.zeros(1), dst=(self.ranks.rank - 1) % self.ranks.size, group=self.group)
-        self.thread.join(patience)
+        self.thread.join(timeout)
 
 
 @contextmanager
 def leaving_together(*, wanted: bool) -> Iterator[None]:
-    """Who comes to the end of this context waits for the others, if it is `wanted` and torchrun started several.
+    """Wait at the end of this block for the other processes that torchrun started, if it is `wanted`.
 
-    torchrun ends all as soon as one ends with an exit status other than 0, and that may be for one video that failed.
-    Nobody waits for a rank that died or was stopped, nor longer than a month; a signal ends a rank that waits.
+    torchrun ends all processes as soon as one has an exit status other than 0, and one video that failed is enough for
+    that. Ranks that died or were stopped are not waited for; a signal ends a rank that waits.
     """
     if not wanted or world_size() == 1:
         yield
         return
-    dist.init_process_group("gloo", timeout=ENDLESS)
+    dist.init_process_group("gloo", timeout=UNLIMITED)
     try:
         yield
-        signal.signal(signal.SIGINT, signal.SIG_DFL)  # Python's own handler would be called after the waiting
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # Python's own handler would only be called after the wait
         with suppress(RuntimeError):  # one is gone
             dist.barrier()
     finally:
@@ -181,22 +186,22 @@ def leaving_together(*, wanted: bool) -> Iterator[None]:
 
 
 def world_size() -> int:
-    """How many processes torchrun started, on all machines together; 1 without it."""
+    """Return how many processes torchrun started, on all machines together; 1 without it."""
     return _of_torchrun("WORLD_SIZE", alone=1)
 
 
 def global_rank() -> int:
-    """Which of them this is."""
+    """Return the number of this process among all that torchrun started."""
     return _of_torchrun("RANK", alone=0)
 
 
 def local_rank() -> int:
-    """Which of this machine's processes this is."""
+    """Return the number of this process among those of this machine."""
     return _of_torchrun("LOCAL_RANK", alone=0)
 
 
 def local_world_size() -> int:
-    """How many processes torchrun started on this machine."""
+    """Return how many processes torchrun started on this machine."""
     return _of_torchrun("LOCAL_WORLD_SIZE", alone=1)
 
 
