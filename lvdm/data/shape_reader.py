@@ -1,48 +1,44 @@
-"""Reads background, colour, shape and motion off the frames of a clip, without a network.
+"""Read background, colour, shape and motion off the frames of a clip, without a network.
 
-It is the judge of what a model generates from captions of the grammar, so it errs on the side of None: a word is read
-only where the frames bear it out. All positions live on the torus; sizes are relative to a picture of 64 rows.
+The readings decide whether a model's video shows its caption, so in doubt they are None: a word is read only where the
+frames are clear. All positions are on the torus; sizes are relative to a picture of 64 rows.
 """
 
-import functools
 import math
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 
 import numpy as np
-import torch
 
-from lvdm.data.captions import BACKGROUNDS, COLORS, SHAPES, Scene
-from lvdm.data.shapes import HEIGHT, PULSE_DEPTH, PULSE_PERIOD, SPEED, SPIN, distance_to_outline
+from lvdm.data.captions import BACKGROUNDS, COLORS, Scene
+from lvdm.data.shape_templates import shape_overlaps
+from lvdm.data.shapes import HEIGHT, PULSE_DEPTH, PULSE_PERIOD, SPEED, SPIN
+from lvdm.data.torus import eroded, regions, torus_centroid, wrapped
 
 MIN_FRAMES = 8
-AGREEMENT = 0.75  # the share of frames, or of steps, that must say the same
+AGREEMENT = 0.75  # the share of frames, or of steps, that must agree
 
 # background
-NEAR_GROUND = 45.0  # RGB distance (0-255) within which a pixel is the background, or a background has its name
-MIN_GROUND = 0.5  # share of the picture that is background
+NEAR_GROUND = 45.0  # RGB distance, 0-255: within it a pixel is background, and a background has a name
+MIN_GROUND = 0.5  # share of the picture that must be background
 
 # object
 MIN_AREA, MAX_AREA = 0.02, 0.4  # shares of the picture; rendered objects cover 0.045 to 0.18
-MIN_PART = 0.005  # of the picture: what is smaller is no object of its own
+MIN_PART = 0.005  # share of the picture; a smaller region is no object
 MIN_SATURATION = 0.25
 MAX_HUE_ERROR = math.radians(35)  # red and yellow, and blue and purple, are 51 degrees apart
 
 # shape
-GRID = 32  # cells a side of a template; a side is twice the root of the object's area
-OBJECT_CELLS = (GRID / 2) ** 2  # how many cells the object covers, then
-PERIODS = {"circle": 0.0, "square": math.pi / 2, "triangle": 2 * math.pi / 3, "star": 2 * math.pi / 5}
-ROTATION_STEP = math.radians(9)
 MIN_OVERLAP = 0.72  # intersection over union; a star that is blurred and noisy reaches 0.77
 MIN_LEAD = 0.02  # of the best over the second shape; clean clips lead by 0.1 or more
 
 # motion
-LAG = 4  # frames over which steps are measured: long enough to average jerks, short enough not to wrap around
-MIN_MOTION = 0.4  # of the motion that the data set shows
+LAG = 4  # frames over which steps are measured: enough to average jerks, too few to go around the torus
+MIN_MOTION = 0.4  # relative to the data set's motion
 MAX_RIVAL = 0.5  # strength of the second motion relative to the first
-PULSE_RATES = (1.0, 1.4, 2.0)  # relative to the data set's; slower ones would not show a whole swing
-MIN_PULSE_FIT = 0.75  # share of the radius' variance that one sine explains; a steady growth reaches 0.6
+PULSE_RATES = (1.0, 1.4, 2.0)  # relative to the data set's; slower pulses show no whole period in a window
+MIN_PULSE_FIT = 0.75  # share of the radius' variance that a sine explains; steady growth reaches 0.6
 
 
 @dataclass(frozen=True)
@@ -57,7 +53,7 @@ class Reading:
 
 @dataclass(frozen=True)
 class _Object:
-    """Where the object is in T frames: mask (T, H, W) of bool; area (T,) and centroid x, y (T,) in pixels."""
+    """An object in T frames: mask (T, H, W) of bool; area (T,) and centroid x, y (T,) in pixels."""
 
     mask: np.ndarray
     area: np.ndarray
@@ -81,43 +77,27 @@ def read_clip(frames: np.ndarray) -> Reading:
 
 
 def score(reading: Reading, scene: Scene) -> dict[str, bool]:
-    """Which of the four attributes were read as the scene has them."""
+    """Return for each of the four attributes whether it was read as the scene has it."""
     return {name: word == getattr(scene, name) for name, word in asdict(reading).items()}
 
 
 def count_objects(frames: np.ndarray) -> int | None:
-    """How many objects most of the frames (T, H, W, 3) uint8 show; None if no number has enough frames.
+    """Return how many objects the frames (T, H, W, 3) uint8 show; None unless enough frames agree.
 
-    An object is a connected region, on the torus, that is not the background's colour and covers MIN_PART of the
-    picture or more.
+    An object is a connected region, on the torus, that does not have the background's colour and covers at least
+    MIN_PART of the picture.
     """
     _, contrast = _against_ground(frames.astype(np.float32))
-    step = max(1, frames.shape[1] // HEIGHT)  # large pictures say no more about this than small ones
-    inside = _eroded(contrast > NEAR_GROUND)[:, ::step, ::step]
+    step = max(1, frames.shape[1] // HEIGHT)  # a lower resolution is enough
+    inside = eroded(contrast > NEAR_GROUND)[:, ::step, ::step]
     least = MIN_PART * inside[0].size
-    counts = Counter(int((np.bincount(labels) >= least).sum()) for labels in _regions(inside))
+    counts = Counter(int((np.bincount(labels) >= least).sum()) for labels in regions(inside))
     number, votes = counts.most_common(1)[0]
     return number if votes >= AGREEMENT * len(frames) else None
 
 
-def _regions(mask: np.ndarray) -> Iterator[np.ndarray]:
-    """For each frame of `mask` (T, H, W) the labels (N,) of the pixels inside: equal in one region, on the torus."""
-    outside = mask[0].size
-    labels = np.where(mask, np.arange(outside).reshape(mask[0].shape), outside)
-    while True:  # every pixel takes the smallest label next to it, until none changes
-        smallest = labels
-        for axis in (1, 2):
-            for turn in (1, -1):
-                smallest = np.minimum(smallest, np.roll(labels, turn, axis))
-        smallest = np.where(mask, smallest, outside)
-        if np.array_equal(smallest, labels):
-            break
-        labels = smallest
-    return (frame[inside] for frame, inside in zip(labels, mask, strict=True))
-
-
 def _against_ground(video: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The background's colour in each frame (T, 3), and how far from it each pixel is (T, H, W): RGB distance."""
+    """Return the background's colour in each frame (T, 3) and the RGB distance of each pixel to it (T, H, W)."""
     ground = np.median(video.reshape(len(video), -1, 3), axis=1)  # the object never covers half of the picture
     return ground, np.linalg.norm(video - ground[:, None, None], axis=-1)
 
@@ -129,8 +109,8 @@ def _read_background(ground: np.ndarray, contrast: np.ndarray) -> str | None:
 
 
 def _find_object(video: np.ndarray, contrast: np.ndarray) -> _Object | None:
-    """The pixels nearer to the object's colours than to the background's; None unless every frame has an object."""
-    inside = _eroded(contrast > NEAR_GROUND)
+    """Find the pixels nearer to the object's colours than to the background's; None unless all frames have some."""
+    inside = eroded(contrast > NEAR_GROUND)
     if not inside.any():
         return None
     pixels = video[inside]
@@ -144,32 +124,27 @@ def _find_object(video: np.ndarray, contrast: np.ndarray) -> _Object | None:
     picture = mask[0].size
     if area.min() < MIN_AREA * picture or area.max() > MAX_AREA * picture:
         return None
-    return _Object(mask, area, x=_torus_centroid(mask.sum(1)), y=_torus_centroid(mask.sum(2)))
+    return _Object(mask, area, x=torus_centroid(mask.sum(1)), y=torus_centroid(mask.sum(2)))
 
 
 def _read_color(video: np.ndarray, thing: _Object) -> str | None:
-    """By hue, which is the same in the lit and in the dark half."""
-    inside = _eroded(thing.mask)[..., None]
+    """Read the colour by its hue, which is the same in the lit and in the dark half."""
+    inside = eroded(thing.mask)[..., None]
     mean = (video * inside).sum((1, 2)) / np.maximum(inside.sum((1, 2)), 1)
     hue, saturation = _hue(mean)
-    error = np.abs(_wrapped(hue[:, None] - _hue(_table(COLORS))[0], 2 * math.pi))
+    error = np.abs(wrapped(hue[:, None] - _hue(_table(COLORS))[0], 2 * math.pi))
     return _vote(list(COLORS), error, valid=(saturation >= MIN_SATURATION) & (error.min(1) <= MAX_HUE_ERROR))
 
 
 def _read_shape(thing: _Object) -> str | None:
-    """The shape whose best rotation overlaps most, on average over the frames, at the object's own area."""
-    names, templates = _templates()
-    cells = _normalized(thing).reshape(len(thing.mask), -1)
-    shared = cells @ templates.T  # (T, templates), in cells
-    union = OBJECT_CELLS + templates.sum(1) - shared
-    overlap = shared / union
-    mean = {shape: overlap[:, names == shape].max(1).mean() for shape in SHAPES}
-    best, second = sorted(mean, key=mean.get, reverse=True)[:2]
-    return best if mean[best] >= MIN_OVERLAP and mean[best] - mean[second] >= MIN_LEAD else None
+    """Return the shape that overlaps most with the object, if it overlaps enough and more than the second one."""
+    overlap = shape_overlaps(thing.mask, thing.area, thing.x, thing.y)
+    best, second = sorted(overlap, key=overlap.get, reverse=True)[:2]
+    return best if overlap[best] >= MIN_OVERLAP and overlap[best] - overlap[second] >= MIN_LEAD else None
 
 
 def _read_motion(video: np.ndarray, thing: _Object) -> str | None:
-    """The motion that is as strong as the data set shows it, unless a second one rivals it."""
+    """Return the strongest motion, if it is about as strong as in the data set and no other is nearly as strong."""
     _, height, width = thing.mask.shape
     step = LAG * SPEED * height / HEIGHT
     right = _steps(thing.x, width) / step
@@ -188,17 +163,17 @@ def _read_motion(video: np.ndarray, thing: _Object) -> str | None:
 
 
 def _steps(positions: np.ndarray, period: float) -> np.ndarray:
-    """Displacements over LAG frames on a circle of circumference `period`: (T,) -> (T - LAG,)."""
-    return _wrapped(positions[LAG:] - positions[:-LAG], period)
+    """Return displacements over LAG frames on a circle of circumference `period`: (T,) -> (T - LAG,)."""
+    return wrapped(positions[LAG:] - positions[:-LAG], period)
 
 
 def _steady(steps: np.ndarray) -> float:
-    """What most of the steps reach at least: one jump does not make a motion, nor does going to and fro."""
+    """Return the displacement that most of the steps reach, so that neither one jump nor oscillation is a motion."""
     return float(np.quantile(steps, 1 - AGREEMENT))
 
 
 def _light_angle(video: np.ndarray, thing: _Object) -> np.ndarray:
-    """The direction from the dark half to the lit half in each frame: (T,) radians, clockwise on the screen."""
+    """Return the direction from the dark to the lit half in each frame: (T,) radians, clockwise on the screen."""
     brightness = video.sum(-1) * thing.mask
     brightness -= (brightness.sum((1, 2)) / thing.area)[:, None, None] * thing.mask
     dx, dy = _offsets(thing)
@@ -206,7 +181,7 @@ def _light_angle(video: np.ndarray, thing: _Object) -> np.ndarray:
 
 
 def _pulse(area: np.ndarray) -> float:
-    """The amplitude, relative to the mean, of the sine that fits the object's radius best; 0 if none fits well."""
+    """Return the relative amplitude of the sine that fits the object's radius best; 0 if none fits well."""
     radius = np.sqrt(area)
     fits = []
     for rate in PULSE_RATES:
@@ -220,7 +195,7 @@ def _pulse(area: np.ndarray) -> float:
 
 
 def _vote(names: Sequence[str], distance: np.ndarray, *, valid: np.ndarray) -> str | None:
-    """The nearest name, frame by frame, if enough of all frames agree: distance (T, names), valid (T,)."""
+    """Return the name nearest in most frames, if enough of all agree: distance (T, names), valid (T,)."""
     votes = Counter(distance[valid].argmin(1).tolist())
     index, count = votes.most_common(1)[0] if votes else (0, 0)
     return names[index] if count >= AGREEMENT * len(distance) else None
@@ -231,7 +206,7 @@ def _table(colors: Mapping[str, tuple[int, int, int]]) -> np.ndarray:
 
 
 def _hue(rgb: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Hue in radians and saturation in [0, 1] of colours (..., 3); neither depends on brightness."""
+    """Return hue in radians and saturation in [0, 1] of colours (..., 3); neither depends on brightness."""
     red, green, blue = np.moveaxis(rgb, -1, 0)
     top = rgb.max(-1)
     return (
@@ -240,69 +215,10 @@ def _hue(rgb: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     )
 
 
-def _wrapped(difference: np.ndarray, period: float) -> np.ndarray:
-    return (difference + period / 2) % period - period / 2
-
-
-def _eroded(mask: np.ndarray) -> np.ndarray:
-    """Without the pixels at the edge, on the torus."""
-    for axis in (1, 2):
-        mask = mask & np.roll(mask, 1, axis) & np.roll(mask, -1, axis)
-    return mask
-
-
-def _torus_centroid(weight: np.ndarray) -> np.ndarray:
-    """The mean position in pixels of weight (T, N) on a circle of N pixels: the plain mean around the circular mean."""
-    period = weight.shape[1]
-    centers = np.arange(period) + 0.5
-    angle = np.angle(weight @ np.exp(2j * math.pi * centers / period))
-    rough = angle[:, None] * period / (2 * math.pi)
-    return rough[:, 0] + (weight * _wrapped(centers - rough, period)).sum(1) / weight.sum(1)
-
-
 def _offsets(thing: _Object) -> tuple[np.ndarray, np.ndarray]:
-    """Pixels from the centroid to each column (T, W) and to each row (T, H), the short way around."""
+    """Return the pixels from the centroid to each column (T, W) and each row (T, H), the short way around."""
     _, height, width = thing.mask.shape
     return (
-        _wrapped(np.arange(width) + 0.5 - thing.x[:, None], width),
-        _wrapped(np.arange(height) + 0.5 - thing.y[:, None], height),
+        wrapped(np.arange(width) + 0.5 - thing.x[:, None], width),
+        wrapped(np.arange(height) + 0.5 - thing.y[:, None], height),
     )
-
-
-def _grid() -> np.ndarray:
-    """Cell centres along one side of a template, in roots of the object's area."""
-    return (np.arange(GRID) + 0.5) * 2 / GRID - 1
-
-
-def _normalized(thing: _Object) -> np.ndarray:
-    """The mask centred and scaled to unit area, sampled bilinearly: (T, GRID, GRID)."""
-    _, height, width = thing.mask.shape
-    reach = np.sqrt(thing.area)[:, None] * _grid()
-    columns, rows = thing.x[:, None] + reach - 0.5, thing.y[:, None] + reach - 0.5
-    left, top = np.floor(columns).astype(int), np.floor(rows).astype(int)
-    frame = np.arange(len(thing.mask))[:, None, None]
-
-    def corner(down: int, right: int) -> np.ndarray:
-        return thing.mask[frame, ((top + down) % height)[:, :, None], ((left + right) % width)[:, None, :]]
-
-    across, along = (columns - left)[:, None, :], (rows - top)[:, :, None]
-    upper = corner(0, 0) * (1 - across) + corner(0, 1) * across
-    lower = corner(1, 0) * (1 - across) + corner(1, 1) * across
-    return upper * (1 - along) + lower * along
-
-
-@functools.cache
-def _templates() -> tuple[np.ndarray, np.ndarray]:
-    """The name of each template and its cells inside the outline (templates, GRID * GRID), all of unit area."""
-    v, u = torch.meshgrid(*[torch.from_numpy(_grid())] * 2, indexing="ij")
-    names, templates = [], []
-    for shape in SHAPES:
-        fine = torch.linspace(-HEIGHT / 2, HEIGHT / 2, 4 * HEIGHT)
-        y, x = torch.meshgrid(fine, fine, indexing="ij")
-        root_area = math.sqrt((distance_to_outline(shape, x, y) < 0).float().mean()) * HEIGHT
-        for turn in np.arange(0, max(PERIODS[shape], ROTATION_STEP), ROTATION_STEP):
-            cos, sin = math.cos(turn), math.sin(turn)
-            inside = distance_to_outline(shape, (cos * u + sin * v) * root_area, (cos * v - sin * u) * root_area) < 0
-            names.append(shape)
-            templates.append(inside.flatten().double().numpy())
-    return np.array(names), np.stack(templates)
