@@ -67,8 +67,7 @@ def open_files(
         folder: Where the files are.
         name: What they are called.
         formats: "gif" for `name`.gif, "mp4" for `name`.mp4.
-        fps: Frames a second of the GIF and the MP4.
-        comment: Metadata of the GIF and the MP4.
+        fps, comment: Frames per second, and metadata, of the GIF and the MP4.
         crf: Quality of the MP4, from 0 (large) to 51 (small).
         save_frames: Write every frame to fifo/, too.
         queue_slots: How many slots the queue has, if they are to be written to queue/.
@@ -92,9 +91,6 @@ def open_files(
             queue = PngWriter(folder / "queue", slots=queue_slots, resume_from=states.get("queue"))
             stack.enter_context(queue)
         yield VideoFiles(writers, queue)
-    for other in {"gif", "mp4"}.difference(formats):
-        remove(folder / f"{name}.{other}")
-    if not save_frames:
-        remove(folder / "fifo")
-    if queue_slots is None:
-        remove(folder / "queue")
+    names = {"gif": f"{name}.gif", "mp4": f"{name}.mp4", "fifo": "fifo", "queue": "queue"}
+    for kind in names.keys() - writers.keys() - ({"queue"} if queue else set()):
+        remove(folder / names[kind])
