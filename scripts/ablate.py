@@ -46,7 +46,10 @@ def read_arguments(words: Sequence[str] | None) -> argparse.Namespace:
         "ablation", type=Path, metavar="ABLATION", help="a YAML file such as configs/ablations/fifo.yaml"
     )
     parser.add_argument(
-        "--output", type=Path, metavar="DIR", help="(default: results/ablation_NAME, where ABLATION is NAME.yaml)"
+        "--output",
+        type=Path,
+        metavar="DIR",
+        help="folder of videos and measurements (default: results/ablation_NAME, for NAME.yaml)",
     )
     parser.add_argument(
         "--only", nargs="+", metavar="NAME", help="make the videos of these experiments (default: of all)"
@@ -58,10 +61,18 @@ def read_arguments(words: Sequence[str] | None) -> argparse.Namespace:
         help="whether videos stay after they are measured (default: %(default)s)",
     )
     parser.add_argument(
-        "--num_processes", type=int, default=1, help="processes that share the videos (default: %(default)s)"
+        "--num_processes",
+        type=int,
+        default=1,
+        metavar="N",
+        help="processes that share the videos (default: %(default)s)",
     )
     parser.add_argument(
-        "--rank", type=int, default=0, help="number of this process, from 0 to N - 1 (default: %(default)s)"
+        "--rank",
+        type=int,
+        default=0,
+        metavar="R",
+        help="number of this process, from 0 to N - 1 (default: %(default)s)",
     )
     parser.add_argument(
         "--overwrite",

@@ -34,7 +34,11 @@ def read_arguments() -> argparse.Namespace:
     parser.add_argument("--output", type=Path, metavar="DIR", help="write tables, plots and measurements there")
     parser.add_argument("--baseline", metavar="EXPERIMENT", help="compare the other experiments with this one")
     parser.add_argument(
-        "--window", type=int, default=WINDOW, help="frames to a point of a curve, at least 2 (default: %(default)s)"
+        "--window",
+        type=int,
+        default=WINDOW,
+        metavar="N",
+        help="frames to a point of a curve, at least 2 (default: %(default)s)",
     )
     parser.add_argument("--reference", type=Path, metavar="VIDEO", help="compare every video with this one, by SSIM")
     parser.add_argument(
@@ -47,9 +51,11 @@ def read_arguments() -> argparse.Namespace:
         help="architecture of --clip_weights, as open_clip names it, or a JSON file (default: %(default)s)",
     )
     parser.add_argument(
-        "--config", type=Path, help="config of a model whose VAE and, for image-to-video, CLIP are used"
+        "--config", type=Path, metavar="FILE", help="config of a model whose VAE and, for image-to-video, CLIP are used"
     )
-    parser.add_argument("--ckpt_path", type=Path, help="checkpoint of that model (default: the one its config names)")
+    parser.add_argument(
+        "--ckpt_path", type=Path, metavar="FILE", help="checkpoint of that model (default: the one its config names)"
+    )
     parser.add_argument("--device", help="cpu, cuda or cuda:N, for CLIP and the VAE (default: cuda if there is a GPU)")
     return parser.parse_args()
 

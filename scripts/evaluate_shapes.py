@@ -57,7 +57,7 @@ def main() -> int:
         help="read N rendered clips (default: %(const)s, one of every scene)",
     )
     parser.add_argument("--write_prompts", type=Path, metavar="FILE", help="write held-out captions")
-    parser.add_argument("--count", type=int, default=60, help="captions to write (default: %(default)s)")
+    parser.add_argument("--count", type=int, metavar="N", default=60, help="captions to write (default: %(default)s)")
     args = parser.parse_args()
     if bool(args.results) + (args.ground_truth is not None) + (args.write_prompts is not None) != 1:
         raise ValueError("expected one of: RESULTS..., --ground_truth, --write_prompts")

@@ -28,11 +28,18 @@ from lvdm.training.run import train
 def main() -> int:
     parser = Parser(__doc__)
     parser.add_argument("--config", required=True, metavar="FILE", help="a file of configs/train/")
-    parser.add_argument("--steps", type=int, help="number of steps (default: the config's)")
-    parser.add_argument("--threads", type=int, help="CPU threads of each process (default: torch's choice)")
-    parser.add_argument("--accelerator", help="cpu, gpu, ... (default: the config's, or else the fastest there is)")
+    parser.add_argument("--steps", type=int, metavar="N", help="number of steps (default: the config's)")
     parser.add_argument(
-        "--devices", type=int, help="GPUs, or processes on a CPU, that share every batch (default: the config's, or 1)"
+        "--threads", type=int, metavar="N", help="CPU threads of each process (default: torch's choice)"
+    )
+    parser.add_argument(
+        "--accelerator", metavar="NAME", help="cpu, gpu, ... (default: the config's, or else the fastest there is)"
+    )
+    parser.add_argument(
+        "--devices",
+        type=int,
+        metavar="N",
+        help="GPUs, or processes on a CPU, that share every batch (default: the config's, or 1)",
     )
     arguments = parser.parse_args()
     if arguments.threads is not None:

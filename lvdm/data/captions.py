@@ -1,10 +1,10 @@
-"""The shapes grammar: what captions of the procedural clips say, and which of them are never trained on.
+"""The shapes grammar: the captions of the procedural clips, and which of them are held out from training.
 
     a {red|green|blue|yellow|purple} {circle|square|triangle|star}
       {moving right|moving left|moving up|moving down|spinning|pulsing}
       on a {black|white|gray|pink|cyan} background
 
-Needs no torch, which takes 500 MB: a program that only looks whether a prompt is such a caption does without.
+This module does not import torch, which takes 500 MB, so that programs can check cheaply whether a prompt is a caption.
 """
 
 import re
@@ -34,7 +34,7 @@ _CAPTION = re.compile(
 
 @dataclass(frozen=True)
 class Scene:
-    """What one caption says."""
+    """The four words of a caption."""
 
     color: str
     shape: str
@@ -47,7 +47,7 @@ class Scene:
 
     @property
     def held_out(self) -> bool:
-        """One combination in five is never trained on; every pair of words still occurs in training."""
+        """Return whether the scene is held out, as one in five is; every pair of words still occurs in training."""
         words = zip(
             (self.color, self.shape, self.motion, self.background), (COLORS, SHAPES, MOTIONS, BACKGROUNDS), strict=True
         )
@@ -55,6 +55,7 @@ class Scene:
 
     @classmethod
     def parse(cls, caption: str) -> "Scene":
+        """Parse a caption; raise ValueError if it is none of the grammar."""
         match = _CAPTION.fullmatch(caption.strip())
         if match is None:
             raise ValueError(f"{caption!r} is not a caption of the shapes grammar; an example: {EXAMPLE.caption!r}")

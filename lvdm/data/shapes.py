@@ -1,8 +1,8 @@
-"""Procedural clips for lvdm.data.captions: one coloured shape on a plain background, moving for ever on a torus.
+"""Render procedural clips for lvdm.data.captions: one coloured shape on a plain background that moves on a torus.
 
-Every shape is lit from one side: half of it is darker. That makes rotation visible on a circle too; moving shapes have
-the bright half in front. What leaves the picture on one side comes in on the other at once, so a clip can be continued
-for any number of frames.
+Every shape is lit from one side: half of it is darker, so that rotation shows on a circle too. Moving shapes have the
+bright half in front. A shape that leaves the picture on one side enters it on the other side, so a clip can have any
+number of frames.
 """
 
 import math
@@ -20,18 +20,23 @@ from lvdm.data.captions import BACKGROUNDS, COLORS, HELD_OUT_SCENES, MOTIONS, SC
 
 DIRECTIONS = {"moving right": (1, 0), "moving left": (-1, 0), "moving up": (0, -1), "moving down": (0, 1)}
 
-SPEED = 3.0  # pixels a frame
-SPIN = 2 * math.pi / 24  # radians a frame, clockwise on the screen
+SPEED = 3.0  # pixels per frame
+SPIN = 2 * math.pi / 24  # radians per frame, clockwise on the screen
 PULSE_PERIOD = 16  # frames
 PULSE_DEPTH = 0.3
 SHADE = 0.5  # brightness of the dark half
-CIRCUMRADIUS = {"circle": 14.0, "square": 18.0, "triangle": 19.5, "star": 20.5}  # pixels at 64 rows; areas look alike
+CIRCUMRADIUS = {
+    "circle": 14.0,
+    "square": 18.0,
+    "triangle": 19.5,
+    "star": 20.5,
+}  # pixels; areas are about equal
 HEIGHT, WIDTH = 64, 96
 
 
 @dataclass(frozen=True)
 class Pose:
-    """Where the shape is in each of N frames: centre in pixels, angle in radians, size relative to 1; each (N,)."""
+    """The shape in each of N frames: centre in pixels, angle in radians, size relative to 1; each (N,)."""
 
     x: Tensor
     y: Tensor
@@ -40,27 +45,31 @@ class Pose:
 
 
 def trajectory(motion: str, frames: Tensor, *, x: float, y: float, phase: float) -> Pose:
-    """The pose at each frame number in `frames` (N,), from (x, y) pixels on; `phase` in turns, for spin and pulse.
+    """Return the pose at each frame number in `frames` (N,).
 
-    Shapes that move have their upper side in front, so that a single frame shows where they are going. Others that do
-    not spin stand upright; shapes that do not pulse have size 1.
+    Moving shapes have their upper side in front, so that a single frame shows their direction. Other shapes that do not
+    spin are upright; shapes that do not pulse have size 1.
+
+    Args:
+        x, y: the centre at frame 0, in pixels.
+        phase: of spinning and pulsing, in turns.
     """
     dx, dy = DIRECTIONS.get(motion, (0, 0))
-    heading = math.atan2(dx, -dy)  # 0 is up, and for shapes that go nowhere
+    heading = math.atan2(dx, -dy)  # 0 is up, also for shapes that do not move
     turn = (SPIN * frames + 2 * math.pi * phase) if motion == "spinning" else torch.full_like(frames, heading)
     wave = torch.sin(2 * math.pi * (frames / PULSE_PERIOD + phase)) if motion == "pulsing" else torch.zeros_like(frames)
     return Pose(x + SPEED * dx * frames, y + SPEED * dy * frames, turn, 1 + PULSE_DEPTH * wave)
 
 
 def margins(scene: Scene) -> tuple[float, float]:
-    """How far (across, down) the centre of a shape must be from the sides, in pixels, to be whole; 0 where it moves."""
+    """Return the distances (across, down) from the sides, in pixels, at which a shape is whole; 0 where it moves."""
     reach = CIRCUMRADIUS[scene.shape] * (1 + PULSE_DEPTH * (scene.motion == "pulsing"))
     dx, dy = DIRECTIONS.get(scene.motion, (0, 0))
     return 0 if dx else reach, 0 if dy else reach
 
 
 def distance_to_outline(shape: str, u: Tensor, v: Tensor) -> Tensor:
-    """Signed distance in pixels from (u, v) to the outline of an upright shape of size 1; negative inside."""
+    """Return the signed distance of (u, v) to the outline of an upright shape of size 1, in pixels; negative inside."""
     radius = CIRCUMRADIUS[shape]
     if shape == "circle":
         return torch.hypot(u, v) - radius
@@ -71,7 +80,7 @@ def distance_to_outline(shape: str, u: Tensor, v: Tensor) -> Tensor:
             u * math.cos(turn) + v * math.sin(turn) for turn in (math.pi / 2, -math.pi / 6, 7 * math.pi / 6)
         ]  # outward normals: down, up right, up left
         return torch.stack(sides).amax(0) - radius / 2
-    # A star: fold the plane onto the half of one point, then measure to the one edge that is left.
+    # A star: fold the plane onto one half of a point of the star, then measure the distance to its edge.
     half = math.pi / 5
     around = torch.atan2(u, -v)  # 0 at the upper point
     folded = (torch.remainder(around + half, 2 * half) - half).abs()
@@ -83,7 +92,7 @@ def distance_to_outline(shape: str, u: Tensor, v: Tensor) -> Tensor:
 
 
 def render(scene: Scene, pose: Pose, *, height: int = HEIGHT, width: int = WIDTH) -> tuple[Tensor, Tensor]:
-    """Frames (N, 3, height, width) in [0, 1] and the share of each pixel that the shape covers (N, 1, height, width).
+    """Render a scene in N poses; return frames (N, 3, H, W) in [0, 1] and the shape's cover (N, 1, H, W) in [0, 1].
 
     Sizes are relative to a picture of 64 rows. Edges are anti-aliased over one pixel.
     """
@@ -110,12 +119,20 @@ def to_frames(video: Tensor) -> np.ndarray:
 
 @dataclass(frozen=True)
 class ShapeClips(Dataset):
-    """A data set of `size` random clips: {"video" (3, T, H, W) in [-1, 1], "mask" (1, T, H, W), "caption", "fps"}.
+    """A data set of random clips; item i depends only on `seed` and i.
 
-    And "pictures" (2, 3, H, W), which a clip may go on from: its first frame, and one of up to `lead` frames before.
-    Item i is a function of (seed, i) alone. `scenes` is "training", "held_out" or "all". A scene with a word of
-    `emphasis`, such as {"spinning": 3}, comes so many times as often. In a share `whole` of the clips the shape lies
-    across no side of the picture but those that it moves over; left to chance, it does so in every other clip.
+    Items are {"video" (3, T, H, W) in [-1, 1], "mask" (1, T, H, W), "caption", "fps", "pictures" (2, 3, H, W)}. The
+    pictures are what a clip may be conditioned on: its first frame, and one from up to `lead` frames before it.
+
+    Args:
+        size: number of clips.
+        frames: frames of each clip.
+        height, width: pixels.
+        scenes: "training", "held_out" or "all".
+        fps: frame rate that the model is told.
+        emphasis: factors by which scenes with a word are more frequent, such as {"spinning": 3}.
+        whole: share of the clips in which the shape crosses no side of the picture, except those that it moves across.
+            Without it, about half of the clips have such a shape.
     """
 
     size: int
@@ -131,13 +148,13 @@ class ShapeClips(Dataset):
 
     def __post_init__(self):
         if unknown := self.emphasis.keys() - {*COLORS, *SHAPES, *MOTIONS, *BACKGROUNDS}:
-            raise TypeError(f"emphasis is on {', '.join(sorted(unknown))}, which no caption has")
+            raise TypeError(f"emphasis has {', '.join(sorted(unknown))}, expected words of the captions")
         if not 0 <= self.whole <= 1:
             raise TypeError(f"whole is {self.whole}, expected a share from 0 to 1")
 
     @cached_property
     def choices(self) -> list[Scene]:
-        """The scenes, each as often as it is emphasised."""
+        """Return the scenes, each as often as it is emphasized."""
         scenes = {"training": TRAINING_SCENES, "held_out": HELD_OUT_SCENES, "all": SCENES}[self.scenes]
         return [scene for scene in scenes for _ in range(prod(self.emphasis.get(word, 1) for word in astuple(scene)))]
 

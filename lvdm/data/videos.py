@@ -1,4 +1,4 @@
-"""Captioned videos in a folder, as training data."""
+"""Read captioned videos from a folder, as training data."""
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -16,13 +16,14 @@ from lvdm.io.files import VIDEO_SUFFIXES
 
 @dataclass(frozen=True)
 class VideoFolder(Dataset):
-    """Videos below `folder`, each with its caption in a .txt file of the same name beside it.
+    """A data set of the videos below `folder`, each with its caption in a .txt of the same name beside it.
 
-    Items are {"video" (3, T, H, W) in [-1, 1], "pictures" (1, 3, H, W), "caption", "fps"}: the first `frames` frames,
-    every `stride`-th of the file, scaled to cover height x width and cut in the centre; and the first of them.
+    Items are {"video" (3, T, H, W) in [-1, 1], "pictures" (1, 3, H, W), "caption", "fps"}. The video has every
+    `stride`-th frame of the file until there are `frames`, scaled to cover height x width and cropped in the centre.
+    The picture is its first frame.
 
     Raises:
-        FileNotFoundError: no folder, no videos in it, or a video without a caption.
+        FileNotFoundError: there is no folder, no video in it, or no caption of a video.
         ValueError: a video has too few frames.
     """
 
@@ -58,11 +59,13 @@ class VideoFolder(Dataset):
         }
 
     def read(self, file: Path) -> Tensor:
-        """The clip (3, T, H, W) of one file."""
+        """Read the clip (3, T, H, W) of a file."""
         read = islice(iio.imiter(file), 0, self.frames * self.stride, self.stride)
         frames = [torch.from_numpy(frame[..., :3].copy()) for frame in read]
         if len(frames) < self.frames:
-            raise ValueError(f"{file}: {len(frames)} frames at stride {self.stride}, {self.frames} are needed")
+            raise ValueError(
+                f"{file}: has {len(frames)} frames at stride {self.stride}, data.frames needs {self.frames}"
+            )
         video = torch.stack(frames).permute(0, 3, 1, 2).float() / 127.5 - 1  # (T, 3, H', W')
         scale = max(self.height / video.shape[2], self.width / video.shape[3])
         size = (max(self.height, round(video.shape[2] * scale)), max(self.width, round(video.shape[3] * scale)))

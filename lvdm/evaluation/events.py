@@ -19,7 +19,7 @@ TURN = 0.5  # of the smaller difference beside: if the frames before and after d
 
 @dataclass
 class Events:
-    """Collects the differences of consecutive frames, 0-255, and finds the frames that are seams or duplicates.
+    """Collect the differences of consecutive frames, 0-255, and find the frames that are seams or duplicates.
 
     A pair of frames is judged as soon as REACH pairs on either side are known; no more pairs are kept in memory.
     """

@@ -29,7 +29,7 @@ class Result:
 
     @property
     def root(self) -> Path:
-        """The folder that holds the folders of the prompts."""
+        """Return the folder that holds the folders of the prompts."""
         return self.folder.parent.parent
 
     @property
@@ -43,12 +43,12 @@ class Result:
 
     @property
     def settings(self) -> Mapping[str, Any]:
-        """The flags that change the video's pixels or files, by their names."""
+        """Return the flags that change the video's pixels or files, by their names."""
         return _mapping(self.record.get("settings"))
 
     @property
     def identity(self) -> tuple[Hashable, ...]:
-        """Prompt, seed, repetition and image: equal for the same video in two experiments."""
+        """Return prompt, seed, repetition and image, which are equal for the same video in two experiments."""
         values = self.record.get("seed"), self.record.get("repetition", 0), self.image.get("digest")
         return (self.prompt, *(json.dumps(value) if isinstance(value, (dict, list)) else value for value in values))
 

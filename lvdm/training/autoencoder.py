@@ -24,7 +24,7 @@ class ReconstructionLoss:
 
 
 class AutoencoderTraining(LightningModule):
-    """Trains an autoencoder on single frames."""
+    """Train an autoencoder on single frames."""
 
     def __init__(self, autoencoder: AutoencoderKL, *, optimization: Optimization, loss: ReconstructionLoss):
         super().__init__()

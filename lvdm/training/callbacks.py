@@ -14,7 +14,7 @@ from lvdm.runtime.progress import progress_bar
 
 
 class SampleSheets(Callback):
-    """Writes the picture that `draw` makes with the module to `folder`, every `every` steps."""
+    """Write the picture that `draw` makes with the module to `folder`, every `every` steps."""
 
     def __init__(self, draw: Callable[[pl.LightningModule], Tensor], *, folder: Path, every: int):
         self.draw = draw
@@ -32,7 +32,7 @@ class SampleSheets(Callback):
 
 
 class RankSeed(Callback):
-    """Seeds every process differently, and a resumed run differently from the one that was stopped."""
+    """Seed every process differently, and a resumed run differently from the one that was stopped."""
 
     def __init__(self, seed: int):
         self.seed = seed
@@ -42,7 +42,7 @@ class RankSeed(Callback):
 
 
 class TrainingProgress(Callback):
-    """Shows steps, remaining time and the logged losses on stderr: a bar, or lines where stderr is not a terminal."""
+    """Show steps, remaining time and the logged losses on stderr: a bar, or lines where stderr is not a terminal."""
 
     def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         self.bar = progress_bar(

@@ -15,7 +15,7 @@ from lvdm.training.optimization import Optimization, warmup_cosine
 
 
 class DistillationTraining(LightningModule):
-    """Minimizes the squared error between the N image tokens of a picture and the first N text tokens of its caption.
+    """Minimize the squared error between the N image tokens of a picture and the first N text tokens of its caption.
 
     Only `model.embedder` and `model.image_proj_model` are trained. A share `blank` of the pictures is replaced by a
     blank one, which stands for no picture and gets the tokens of the empty caption.
