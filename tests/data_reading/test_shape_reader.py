@@ -1,4 +1,4 @@
-"""The judge of generated videos: right on rendered clips, however degraded, and not to be fooled."""
+"""The shape reader is right on rendered clips, also degraded ones, and reads nothing where frames are unclear."""
 
 import json
 import sys
@@ -118,7 +118,7 @@ def test_blank_video_has_no_object(background):
         assert read_clip(to_frames(video)) == Reading(background, None, None, None)
 
 
-def test_noise_is_nothing():
+def test_noise_has_no_background_and_no_object():
     coarse = torch.nn.functional.interpolate(torch.rand(16, 3, 8, 12), (64, 96), mode="bilinear")
     moving = torch.stack([torch.roll(coarse[0], 3 * frame, 2) for frame in range(16)])
     for video in (torch.rand(16, 3, 64, 96), torch.rand(1, 3, 64, 96).repeat(16, 1, 1, 1), coarse, moving):
@@ -126,7 +126,7 @@ def test_noise_is_nothing():
 
 
 @pytest.mark.parametrize("present", [slice(0, 8), slice(8, 16), slice(0, 15)])
-def test_object_that_is_not_always_there_is_not_right(present):
+def test_an_object_missing_in_some_frames_is_not_read(present):
     for scene in SAMPLE[::12]:
         video = torch.ones(16, 3, 64, 96) * torch.tensor(BACKGROUNDS[scene.background])[:, None, None] / 255
         video[present] = make_clip(scene)[present]
@@ -134,7 +134,7 @@ def test_object_that_is_not_always_there_is_not_right(present):
         assert reading == Reading(scene.background, None, None, None)
 
 
-def test_changes_halfway_are_unclear():
+def test_an_attribute_that_changes_halfway_is_not_read():
     first, then = make_clip(STAR, x=20, y=30), make_clip(STAR, x=20, y=30)[:1].repeat(16, 1, 1, 1)
     assert read_clip(to_frames(torch.cat([first[:8], first[7:8].repeat(8, 1, 1, 1)]))).motion is None
     jump = torch.cat([then[:8], then[8:].roll(25, 3)])
@@ -145,7 +145,7 @@ def test_changes_halfway_are_unclear():
         assert reading == replace(words(STAR), **{attribute: None})
 
 
-def test_two_motions_at_once_are_unclear():
+def test_two_motions_at_once_are_not_read():
     right, turning = make_pose("moving right"), make_pose("spinning")
     for pose in (replace(right, y=right.y + 3 * torch.arange(16)), replace(right, angle=turning.angle)):
         assert read_clip(to_frames(render(STAR, pose)[0])).motion is None
@@ -187,7 +187,7 @@ def test_score_compares_each_attribute():
         np.zeros((64, 96, 3), np.uint8),
     ],
 )
-def test_refuses_what_is_not_a_clip(frames):
+def test_an_array_that_is_not_a_clip_is_an_error(frames):
     with pytest.raises(ValueError, match=r"expected uint8 \(T, H, W, 3\) with T >= 8"):
         read_clip(frames)
 
@@ -293,7 +293,7 @@ def test_command_counts_what_it_leaves_out_and_writes_readings(tmp_path, monkeyp
         (["--write_prompts", "RESULTS/p.txt", "--count", "121"], "--count 121"),
     ],
 )
-def test_command_refuses_bad_input_in_one_line(arguments, message, tmp_path, monkeypatch, capsys):
+def test_command_reports_invalid_input_in_one_line(arguments, message, tmp_path, monkeypatch, capsys):
     arguments = [argument.replace("RESULTS", str(tmp_path)) for argument in arguments]
     status, output, errors = run(monkeypatch, capsys, *arguments)
     assert status == 2
@@ -310,7 +310,7 @@ def test_command_names_a_broken_json(tmp_path, monkeypatch, capsys):
     assert str(folder / "base.json") in errors
 
 
-def test_command_certifies_itself(monkeypatch, capsys):
+def test_command_tests_the_reader_on_rendered_clips(monkeypatch, capsys):
     status, output, _ = run(monkeypatch, capsys, "--ground_truth", "6")
     assert status == 0
     assert list(table(output)) == ["clean", *DEGRADATIONS, "all"]

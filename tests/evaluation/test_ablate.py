@@ -1,4 +1,4 @@
-"""A small ablation of the embedded model, made by the program itself."""
+"""The command scripts/ablate.py makes, measures and resumes a small ablation of the embedded model."""
 
 import json
 import os
@@ -87,7 +87,7 @@ def pictures(folder: Path) -> list[bytes]:
     return [path.read_bytes() for path in sorted(folder.glob("fifo/*.png"))]
 
 
-def test_videos_are_those_of_the_program_and_are_compared(made, tmp_path):
+def test_videos_equal_those_of_videocrafter_main_and_are_compared_by_pairs(made, tmp_path):
     _, output = made
     found = numbers(output)
     assert set(found) == {(experiment, prompt) for experiment in ("baseline", "eta_0") for prompt in (RED, BLUE)}
@@ -109,7 +109,7 @@ def test_videos_are_those_of_the_program_and_are_compared(made, tmp_path):
     assert pictures(alone) == pictures(ours) != []
 
 
-def test_what_is_measured_is_neither_made_nor_needed_again(made, results, tmp_path, run, runs):
+def test_a_measured_video_is_not_made_again_and_may_be_deleted(made, results, tmp_path, run, runs):
     ablation, output = made
     kept = sorted((results / "videos").iterdir())
     assert len(kept) == 4
@@ -130,7 +130,7 @@ def test_what_is_measured_is_neither_made_nor_needed_again(made, results, tmp_pa
     assert runs == []
 
 
-def test_a_killed_ablation_goes_on(made, tmp_path, run, runs, monkeypatch):
+def test_a_killed_or_stopped_ablation_resumes(made, tmp_path, run, runs, monkeypatch):
     ablation, undisturbed = made
     output = tmp_path / "out"
     words = [sys.executable, "scripts/ablate.py", ablation, "--output", output]
@@ -155,14 +155,14 @@ def test_a_killed_ablation_goes_on(made, tmp_path, run, runs, monkeypatch):
     assert numbers(output) == numbers(undisturbed)
 
 
-def test_fewer_frames_are_the_first_of_longer_videos(made, tmp_path, run):
+def test_fewer_frames_are_measured_on_the_longer_videos_that_exist(made, tmp_path, run):
     shutil.copytree(made[1], tmp_path / "out")
     assert run(write_ablation(tmp_path, frames=5), "--output", tmp_path / "out")[0] == 0
     report = json.loads((tmp_path / "out" / "report.json").read_text())
     assert [video["frames"] for video in report["videos"]] == [5] * 4
 
 
-def test_an_experiment_with_other_flags_is_begun_anew_when_that_is_said(made, tmp_path, run, runs):
+def test_an_experiment_whose_flags_changed_needs_overwrite(made, tmp_path, run, runs):
     shutil.copytree(made[1], tmp_path / "out")
     ablation = write_ablation(tmp_path, experiments={"eta_0": "--eta 0.5"})
     words = (ablation, "--output", tmp_path / "out")
@@ -175,7 +175,7 @@ def test_an_experiment_with_other_flags_is_begun_anew_when_that_is_said(made, tm
     assert (status, errors, runs) == (0, [], ["eta_0", "eta_0"])
 
 
-def test_a_failed_video_costs_that_video(made, results, run, runs):
+def test_a_failed_video_does_not_stop_the_others(made, results, run, runs):
     ablation, output = made
     of = {path: json.loads(path.read_text())["of"]["settings"] for path in (results / "videos").iterdir()}
     (kept,) = (path for path in of if (of[path]["the prompt"], of[path]["--eta"]) == (RED, 0))
@@ -197,7 +197,7 @@ def test_a_failed_video_costs_that_video(made, results, run, runs):
     assert numbers(results) == numbers(output)
 
 
-def test_processes_share_the_videos(made, run, monkeypatch, tmp_path):
+def test_each_video_is_made_by_one_of_several_processes(made, run, monkeypatch, tmp_path):
     shares = []
 
     def share(trials, instruments, **_):
@@ -212,7 +212,7 @@ def test_processes_share_the_videos(made, run, monkeypatch, tmp_path):
     assert sorted(map(len, shares)) == [1, 1, 2]
 
 
-def test_the_ablation_of_the_repository_is_whole(monkeypatch):
+def test_the_shipped_ablation_is_valid_and_its_videos_are_distinct(monkeypatch):
     monkeypatch.chdir(ROOT)
     ablation = read_ablation(ROOT / "configs/ablations/fifo.yaml")
     trials = trials_of(ablation, Path("runs"), rank=0, num_processes=1)
@@ -261,7 +261,7 @@ def test_the_documented_example_is_valid(monkeypatch, tmp_path):
         ({"baseline": f"{FLAGS} --endless"}, "baseline --endless"),
     ],
 )
-def test_bad_input_is_one_sentence(changes, words, tmp_path, run):
+def test_an_invalid_ablation_is_an_error_of_one_line(changes, words, tmp_path, run):
     ablation = write_ablation(tmp_path, **changes)
     status, output, errors = run(ablation, "--output", tmp_path / "out")
     assert (status, output, len(errors)) == (2, "", 1)
@@ -278,7 +278,7 @@ def test_bad_input_is_one_sentence(changes, words, tmp_path, run):
         (["ABLATION", "--num_processes", "2", "--rank", "2"], "--rank 2: must be from 0 to 1"),
     ],
 )
-def test_bad_flags_are_one_sentence(arguments, words, made, tmp_path, run):
+def test_an_invalid_flag_is_an_error_of_one_line(arguments, words, made, tmp_path, run):
     status, output, errors = run(*(made[0] if argument == "ABLATION" else argument for argument in arguments))
     assert (status, output, len(errors)) == (2, "", 1)
     assert words in errors[0]

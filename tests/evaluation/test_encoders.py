@@ -1,4 +1,4 @@
-"""CLIP and the VAE see in evaluation what open_clip and the model see."""
+"""The encoders of the evaluation give the same features as open_clip and the model."""
 
 import json
 
@@ -32,7 +32,7 @@ def weights(clip, tmp_path_factory):
     return path
 
 
-def test_frames_are_seen_as_vbench_shows_them(clip, weights):
+def test_frames_are_prepared_for_clip_as_in_vbench(clip, weights):
     ours, patches = open_clip_encoder(weights, str(ARCH), device=CPU).encode_frames(FRAMES)
     x = torch.from_numpy(np.stack(FRAMES)).permute(0, 3, 1, 2).float()
     x = F.interpolate(x, (224, 336), mode="bicubic", align_corners=False).clamp(0, 255).round()[..., 56:-56] / 255
@@ -46,7 +46,7 @@ def test_frames_are_seen_as_vbench_shows_them(clip, weights):
     assert np.abs(ours[0] - ours[1]).max() > 0.02
 
 
-def test_prompts_are_read_as_open_clip_does(clip, weights):
+def test_prompts_are_encoded_as_by_open_clip(clip, weights):
     encoder = open_clip_encoder(weights, str(ARCH), device=CPU)
     for prompt in ("a red circle", "word " * 200):
         theirs = clip.encode_text(open_clip.tokenize([prompt]), normalize=True)[0]
@@ -55,7 +55,7 @@ def test_prompts_are_read_as_open_clip_does(clip, weights):
     assert encoder.why_no_text == ""
 
 
-def test_towers_inside_a_checkpoint_of_a_model_for_pictures(clip, weights, tmp_path):
+def test_clip_is_loaded_from_the_checkpoint_of_an_image_to_video_model(clip, weights, tmp_path):
     parts = {True: "embedder.model.", False: "cond_stage_model.model."}
     state = {parts[name.startswith("visual.")] + name: tensor for name, tensor in clip.state_dict().items()}
     torch.save({"state_dict": state}, tmp_path / "model.ckpt")
@@ -64,7 +64,7 @@ def test_towers_inside_a_checkpoint_of_a_model_for_pictures(clip, weights, tmp_p
     np.testing.assert_array_equal(bare.encode_prompt("a star"), inside.encode_prompt("a star"))
 
 
-def test_encoders_of_a_model(visual_model):
+def test_the_encoders_of_an_image_to_video_model_are_its_vae_and_clip(visual_model):
     config = visual_model[1]
     ckpt = read_config(config)["inference"]["ckpt_path"]
     latents, clip = model_encoders(config, ckpt, device=CPU)
@@ -76,7 +76,7 @@ def test_encoders_of_a_model(visual_model):
     assert "no text tower" in clip.why_no_text
 
 
-def test_a_model_without_pictures_has_no_clip():
+def test_a_text_to_video_model_has_no_clip_and_odd_frames_are_cut_for_its_vae():
     config = ROOT / "configs/inference_t2v_tiny.yaml"
     latents, clip = model_encoders(config, ROOT / "videocrafter_models/tiny_t2v/model.ckpt", device=CPU)
     assert clip is None
@@ -85,7 +85,7 @@ def test_a_model_without_pictures_has_no_clip():
     np.testing.assert_array_equal(latents.encode_frames(cut), latents.encode_frames(even))
 
 
-def test_wrong_weights_are_told(weights, tmp_path):
+def test_weights_that_do_not_fit_are_an_error_that_names_the_flag(weights, tmp_path):
     with pytest.raises(FileNotFoundError, match="--clip_weights 'none.pt'"):
         open_clip_encoder(tmp_path.relative_to(tmp_path) / "none.pt", "ViT-B-32", device=CPU)
     with pytest.raises(ValueError, match="does not fit --clip_arch 'ViT-B-32'.*missing"):

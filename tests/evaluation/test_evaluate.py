@@ -1,4 +1,4 @@
-"""The command, on real results, files and folders."""
+"""The command scripts/evaluate.py measures results, video files and folders of pictures."""
 
 import csv
 import json
@@ -80,7 +80,7 @@ def results(made, tmp_path):
     return shutil.copytree(made, tmp_path / "results")
 
 
-def test_experiments_are_compared_pair_by_pair(results, tmp_path, run):
+def test_experiments_are_compared_by_pairs_in_all_files(results, tmp_path, run):
     output = tmp_path / "out"
     status, text, errors = run(results, "--baseline", "base", "--output", output)
     assert (status, errors) == (0, [])
@@ -118,7 +118,7 @@ def test_experiments_are_compared_pair_by_pair(results, tmp_path, run):
     assert not pairs & left
 
 
-def test_a_picture_that_is_gone_costs_its_video(tmp_path, run):
+def test_a_missing_picture_does_not_stop_the_evaluation_of_other_videos(tmp_path, run):
     for name in ("whole", "broken"):
         for number, frame in enumerate(ramp(18, 1)):
             path = tmp_path / "videos" / name / f"{number}.png"
@@ -134,7 +134,7 @@ def test_a_picture_that_is_gone_costs_its_video(tmp_path, run):
         assert table(text)["temporal_flickering", "videos"]["prompts"] == "1"
 
 
-def test_torch_is_loaded_for_captions_of_the_grammar_only(tmp_path):
+def test_torch_is_imported_only_for_captions_of_the_shapes_grammar(tmp_path):
     """It takes 500 MB."""
     code = (
         "import sys; from pathlib import Path; from lvdm.evaluation.sources import find_sources;"
@@ -150,7 +150,7 @@ def test_torch_is_loaded_for_captions_of_the_grammar_only(tmp_path):
         assert done.stdout.split() == words.split()
 
 
-def test_differences_that_chance_would_hardly_make_are_bold():
+def test_only_significant_differences_are_bold():
     """Of 12 pairs; those with a mean as large that differ from one another as much as from 0 are not."""
     videos = [
         (
@@ -166,7 +166,7 @@ def test_differences_that_chance_would_hardly_make_are_bold():
     assert other == "| other | **+1** | -0.5 |"
 
 
-def test_plots_show_means_over_prompts_where_they_belong(tmp_path):
+def test_a_plot_shows_means_over_prompts_at_the_middles_of_windows(tmp_path):
     """The seeds of a prompt count as their mean; the last window, of 4 frames, is drawn in its middle."""
     for seed, slope, prompt in ((0, 1, "a"), (1, 3, "a"), (2, 4, "b")):
         make_result(tmp_path / str(seed), prompt, "base", ramp(36, slope), seed=seed)
@@ -177,14 +177,14 @@ def test_plots_show_means_over_prompts_where_they_belong(tmp_path):
     np.testing.assert_allclose(line.get_ydata(), [0, 3 * 16, 3 * 26], atol=1e-3)
 
 
-def test_what_is_not_measured_is_left_out_with_a_word_why(results, run):
+def test_the_report_says_why_metrics_are_left_out(results, run):
     _, text, _ = run(results)
     assert not any(metric in text.split("\n\n")[0] for metric in ("clip_f", "ssim", "latent", "shapes"))
     for reason in ("--clip_weights", "--reference", "--config", "shapes grammar"):
         assert reason in text.split("\n\n")[1]
 
 
-def test_nothing_is_measured_twice(results, tmp_path, run):
+def test_a_second_run_measures_only_what_is_new_or_has_changed(results, tmp_path, run):
     output = tmp_path / "out"
     _, first, _ = run(results, "--output", output)
     kept = {path: path.stat().st_mtime_ns for path in (output / "videos").iterdir()}
@@ -214,7 +214,7 @@ def test_nothing_is_measured_twice(results, tmp_path, run):
     assert len(list((output / "videos").iterdir())) == 8 + 7
 
 
-def test_one_unreadable_video_costs_that_video(results, run):
+def test_an_unreadable_video_does_not_stop_the_evaluation_of_others(results, run):
     (results / "prompt_0" / "base" / "base.json").write_text('{"prompt": ')
     (results / "prompt_1" / "base" / "base.gif").unlink()
     (results / "prompt_2" / "base" / "base.gif").write_bytes(b"not a video")
@@ -226,7 +226,7 @@ def test_one_unreadable_video_costs_that_video(results, run):
     assert {experiment for _, experiment in table(text)} == {"other"}
 
 
-def test_files_and_folders_of_other_programs(tmp_path, run):
+def test_videos_of_other_programs_are_paired_by_their_names(tmp_path, run):
     for program, slope in (("ours", 1), ("theirs", 2)):
         for name in ("cat", "dog"):
             frames = tmp_path / program / name
@@ -243,7 +243,7 @@ def test_files_and_folders_of_other_programs(tmp_path, run):
     assert table(text)["ssim_to_reference", "ours"]["mean"] == "1"
 
 
-def test_a_run_of_the_program_itself(tmp_path, run):
+def test_a_video_of_the_embedded_model_is_evaluated_with_its_vae_and_prompt(tmp_path, run):
     """A short video of the embedded model, with its VAE, and with the shape that its prompt names."""
     flags = ["--prompt_file", prompt_file(tmp_path, RED), "--output_dir", tmp_path / "out", "--new_video_length", "8"]
     assert videocrafter(*flags, "--video_length", "4", "-n", "2", "--device", "cpu") == 0
@@ -278,7 +278,7 @@ def test_a_run_of_the_program_itself(tmp_path, run):
         ([], "RESULTS"),
     ],
 )
-def test_bad_input_is_one_sentence(arguments, message, made, tmp_path, run):
+def test_invalid_input_is_an_error_of_one_line(arguments, message, made, tmp_path, run):
     (tmp_path / "empty").mkdir()
     (tmp_path / "file").write_text("a file")
     names = {"RESULTS": made, "EMPTY": tmp_path / "empty", "FILE": tmp_path / "file"}
@@ -289,7 +289,7 @@ def test_bad_input_is_one_sentence(arguments, message, made, tmp_path, run):
     assert message in errors[0]
 
 
-def test_a_video_is_found_once_and_experiments_of_one_name_are_told_apart(results, tmp_path):
+def test_a_video_is_found_once_and_experiments_of_the_same_name_are_distinguished(results, tmp_path):
     make_result(tmp_path / "more", "prompt 0", "base", ramp(8, 1))
     sources, problems = find_sources([results, results / "prompt_0", tmp_path / "more"])
     assert problems == []

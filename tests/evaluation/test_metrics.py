@@ -1,4 +1,4 @@
-"""Metrics on videos of which the answer is known, and against scikit-image."""
+"""Metrics have the expected values on videos for which they can be computed by hand or by scikit-image."""
 
 import math
 import tracemalloc
@@ -53,7 +53,7 @@ def shapes_video(*poses, count):
     return (video * 255).round().byte().permute(0, 2, 3, 1).numpy()
 
 
-def test_frozen_video_does_not_win(tmp_path):
+def test_a_still_video_has_no_motion_and_only_duplicates(tmp_path):
     one = measured([random_picture()] * 40, tmp_path)
     assert (one.frames, one.height, one.width) == (40, 64, 96)
     assert one.numbers["temporal_flickering"] == 1
@@ -64,13 +64,13 @@ def test_frozen_video_does_not_win(tmp_path):
 
 
 @pytest.mark.parametrize("step", [(0, 1), (2, 3), (-5, 0), (-8, 7)])
-def test_motion_of_a_translation(step, tmp_path):
+def test_motion_is_the_length_of_a_translation(step, tmp_path):
     one = measured(moving(20, step=step), tmp_path)
     assert one.numbers["motion"] == pytest.approx(math.hypot(*step), abs=0.05)
     assert one.seams == one.duplicates == []
 
 
-def test_motion_of_large_pictures_is_in_their_pixels():
+def test_motion_is_in_pixels_of_the_original_size():
     y, x = np.mgrid[0:320, 0:512]
     waves = [100 + 50 * np.sin((x - 4 * at) / 9 + np.sin(y / 15)) + 50 * np.cos(y / 11 - x / 31) for at in range(2)]
     before, now = (View(wave.astype(np.uint8)[..., None].repeat(3, axis=2)) for wave in waves)
@@ -78,7 +78,7 @@ def test_motion_of_large_pictures_is_in_their_pixels():
     assert metric(before, before, now) == pytest.approx(4, rel=0.15)  # the second wave stands still
 
 
-def test_white_noise(tmp_path):
+def test_white_noise_has_no_motion_and_the_expected_flickering(tmp_path):
     one = measured([random_picture(seed=at) for at in range(32)], tmp_path)
     expected_difference = (256**2 - 1) / (3 * 256)  # of two uniform draws from 0 ... 255
     assert one.numbers["temporal_flickering"] == pytest.approx(1 - expected_difference / 255, abs=1e-3)
@@ -86,7 +86,7 @@ def test_white_noise(tmp_path):
     assert one.seams == one.duplicates == []
 
 
-def test_brightness_ramp(tmp_path):
+def test_brightness_drift_is_the_height_of_a_ramp(tmp_path):
     one = measured([np.full((64, 96, 3), 40 + 2 * at, np.uint8) for at in range(70)], tmp_path)
     assert one.numbers["brightness_drift"] == pytest.approx(2 * 48, abs=1e-3)  # of the last whole window, 48 to 63
     np.testing.assert_allclose(one.curves["brightness_drift"].values, [0, 32, 64, 96, 2 * 59], atol=1e-3)
@@ -95,7 +95,7 @@ def test_brightness_ramp(tmp_path):
     assert one.numbers["temporal_flickering"] == pytest.approx(1 - 2 / 255)
 
 
-def test_contrast_and_saturation_drift(tmp_path):
+def test_contrast_and_saturation_drift_are_as_computed(tmp_path):
     halves = np.array([[100, 100, 100], [200, 150, 100]], np.uint8)  # grey; saturation 0.5
     frames = [np.full((64, 96, 3), halves[int(at >= 16)]) for at in range(32)]
     frames[16:] = [
@@ -107,7 +107,7 @@ def test_contrast_and_saturation_drift(tmp_path):
 
 
 @pytest.mark.parametrize("cut", [1, 17, 38])
-def test_cut_and_duplicate_are_found_where_they_are(cut, tmp_path):
+def test_a_cut_is_a_seam_and_a_repeated_frame_a_duplicate(cut, tmp_path):
     frames = moving(40, step=(0, 1))
     smooth = [(frame // 8 + 20).astype(np.uint8) for frame in frames]
     smooth[cut:] = [255 - frame for frame in smooth[cut:]]
@@ -125,7 +125,7 @@ def disks(radii):
     return [(80 + 175 * share.repeat(3, axis=2)).astype(np.uint8) for share in inside]
 
 
-def test_an_oscillation_repeats_no_frame_where_it_turns(tmp_path):
+def test_the_turning_points_of_an_oscillation_are_no_duplicates(tmp_path):
     frames = disks(20 + 8 * np.sin(2 * np.pi * (np.arange(48) - 0.5) / 16))
     turns = [at for at in range(2, 47) if np.array_equal(frames[at], frames[at - 1])]
     assert len(turns) > 3
@@ -134,7 +134,7 @@ def test_an_oscillation_repeats_no_frame_where_it_turns(tmp_path):
     assert measured(frames, tmp_path / "one repeated").duplicates == [10]
 
 
-def test_a_fast_phase_is_no_seam_but_a_flash_is_two(tmp_path):
+def test_fast_motion_is_no_seam_but_a_flash_is_two(tmp_path):
     frames = disks(12 + 20 * np.exp(-(((np.arange(60) % 30 - 15) / 3) ** 2)) + np.arange(60) / 10)
     assert measured(frames, tmp_path / "smooth").seams == []
     frames[22] = 255 - frames[22]
@@ -142,7 +142,7 @@ def test_a_fast_phase_is_no_seam_but_a_flash_is_two(tmp_path):
 
 
 @pytest.mark.parametrize("noise", [0, 5, 60])
-def test_ssim_is_that_of_scikit_image(noise):
+def test_ssim_equals_that_of_scikit_image(noise):
     rng = np.random.default_rng(noise)
     picture = luma_of(np.kron(random_picture(20, 30), np.ones((4, 5, 1), np.uint8)))
     other = np.clip(picture + noise * rng.standard_normal(picture.shape), 0, 255)
@@ -153,7 +153,7 @@ def test_ssim_is_that_of_scikit_image(noise):
     assert noise or theirs == 1
 
 
-def test_ssim_to_a_reference_as_long_as_it_lasts(tmp_path):
+def test_ssim_is_measured_until_the_reference_ends(tmp_path):
     frames = moving(20)
     reference = folder_of([*frames[:5], *moving(5, seed=1)], tmp_path / "reference")
     one = measured(frames, tmp_path, instruments=Instruments(window=5, reference=reference))
@@ -164,7 +164,7 @@ def test_ssim_to_a_reference_as_long_as_it_lasts(tmp_path):
     assert one.numbers["ssim_to_reference"] == pytest.approx((first + second) / 2)
 
 
-def test_consistency_of_features_that_turn():
+def test_consistency_of_rotating_features_is_as_computed():
     """On a circle, 30 degrees a frame: both cosines are known, and that to the first is clamped from frame 4 on."""
     features = [np.array([np.cos(at * np.pi / 6), np.sin(at * np.pi / 6)]) for at in range(7)]
     blank = np.zeros((16, 16, 3), np.uint8)
@@ -183,7 +183,7 @@ def test_consistency_of_features_that_turn():
     np.testing.assert_allclose(values["text_alignment"], to_first, atol=1e-7)
 
 
-def test_a_stream_is_the_whole(tmp_path):
+def test_measuring_in_windows_equals_measuring_all_frames_at_once(tmp_path):
     rng = np.random.default_rng(3)
     frames = np.stack(moving(37)) // 2 + rng.integers(0, 60, (37, 64, 96, 3), dtype=np.uint8)
     one = measured(frames, tmp_path)
@@ -208,7 +208,7 @@ def test_memory_does_not_grow_with_the_video(tmp_path):
     assert peaks[1] < 1.1 * peaks[0]
 
 
-def test_shapes_over_time(tmp_path):
+def test_shapes_are_read_in_every_window(tmp_path):
     frames = shapes_video((20, 30), count=48)
     frames[16:32] = frames[15]
     frames[32:] = shapes_video((20, 15), (65, 48), count=16)
@@ -221,7 +221,7 @@ def test_shapes_over_time(tmp_path):
     assert one.numbers["shapes_one_object"] == pytest.approx(2 / 3)
 
 
-def test_shapes_of_a_schedule(tmp_path):
+def test_windows_across_a_change_of_prompt_are_not_read(tmp_path):
     """Windows are judged by the prompt that they show; the one in which it changes is not judged."""
     prompts = f'{{"0": "{CIRCLE.caption}", "24": "{CIRCLE.caption.replace("red", "blue")}"}}'
     one = measured(shapes_video((20, 30), count=48), tmp_path, prompt=prompts)
@@ -229,7 +229,7 @@ def test_shapes_of_a_schedule(tmp_path):
     assert math.isnan(one.curves["shapes_color"].values[1])
 
 
-def test_objects_are_counted_across_the_edge():
+def test_an_object_across_the_edge_is_counted_once():
     for x, y in ((0, 30), (40, 0), (95, 63)):
         assert count_objects(shapes_video((x, y), count=8)) == 1
     assert count_objects(shapes_video((20, 15), (65, 48), count=8)) == 2

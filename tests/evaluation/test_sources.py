@@ -22,7 +22,7 @@ def measured(path: Path):
     return measure(source, Instruments())
 
 
-def test_a_rate_that_changes_repeats_no_frame(tmp_path):
+def test_a_variable_frame_rate_repeats_no_frame(tmp_path):
     """From frame 20 on each stays three times as long: a player repeats it, the file does not."""
     slower = ["-vf", "setpts='if(lt(N,20),N,20+(N-20)*3)/8/TB'", "-fps_mode", "vfr"]
     one = measured(write_h264(tmp_path / "a.mp4", moving_pattern(40), *slower))
@@ -31,7 +31,7 @@ def test_a_rate_that_changes_repeats_no_frame(tmp_path):
 
 
 @pytest.mark.parametrize(("count", "height", "width"), [(1, 64, 96), (2, 64, 96), (2, 16, 17), (3, 61, 91)])
-def test_short_and_odd_videos(count, height, width, tmp_path):
+def test_videos_of_few_frames_and_odd_sizes_are_measured(count, height, width, tmp_path):
     folder = write_pictures(tmp_path / "video", moving_pattern(count, height=height, width=width))
     (folder / ".DS_Store").write_bytes(b"of a file manager")
     (folder / "._0.png").write_bytes(b"of a file manager")
@@ -57,7 +57,7 @@ def result(root: Path, name: str, experiment: str, level: int, **others: object)
     (folder / f"{experiment}.json").write_text(json.dumps(record))
 
 
-def test_a_bar_in_a_name_is_no_column_and_sizes_are_told(tmp_path):
+def test_a_bar_in_a_name_is_escaped_and_different_sizes_are_noted(tmp_path):
     folders = [tmp_path / name for name in ("a|b", "c")]
     for folder, width in zip(folders, (96, 128), strict=True):
         write_pictures(folder / "cat", moving_pattern(2, width=width))
@@ -80,7 +80,7 @@ def drifts(*paths: Path, baseline: str | None = None) -> dict[str, tuple]:
     }
 
 
-def test_models_in_one_tree_are_not_mixed(tmp_path):
+def test_experiments_of_two_models_in_one_tree_are_distinguished(tmp_path):
     for model, level in (("a", 10), ("b", 30)):
         for prompt in ("p", "q"):
             result(tmp_path / model / "noise", prompt, "t2v", level)
@@ -93,14 +93,14 @@ def test_models_in_one_tree_are_not_mixed(tmp_path):
     assert set(drifts(tmp_path / "b")) == {"t2v", "other"}
 
 
-def test_seeds_in_folders_of_their_own_are_one_experiment(tmp_path):
+def test_seeds_in_separate_folders_are_one_experiment(tmp_path):
     for seed in (1, 2):
         result(tmp_path / f"seed_{seed}", "p", "t2v", 10 * seed, seed=seed)
         result(tmp_path / f"seed_{seed}", "p", "other", 20 * seed, seed=seed)
     assert drifts(tmp_path, baseline="t2v") == {"t2v": (2, 15, None), "other": (2, 30, 15)}
 
 
-def test_no_video_hides_another_of_its_experiment(tmp_path):
+def test_videos_with_the_same_key_are_all_measured(tmp_path):
     """Two results with one prompt and seed, and files that differ in nothing but the suffix."""
     for folder, level in (("p", 10), ("p2", 30)):
         result(tmp_path / "results", folder, "t2v", level, prompt="p")
@@ -124,14 +124,14 @@ def test_no_video_hides_another_of_its_experiment(tmp_path):
         ("[" * 100_000, ((0, "[" * 100_000),)),
     ],
 )
-def test_schedules_begin_at_the_first_frame(text, schedule, tmp_path):
+def test_a_caption_is_a_schedule_only_if_it_begins_at_frame_0(text, schedule, tmp_path):
     write_pictures(tmp_path / "cat", moving_pattern(2))
     (tmp_path / "cat.txt").write_text(text)
     (source,), _ = find_sources([tmp_path])
     assert source.schedule == schedule
 
 
-def test_records_of_other_programs_are_no_riddle(tmp_path):
+def test_records_with_unexpected_fields_are_read(tmp_path):
     for number, others in enumerate(({"image": "cat.png"}, {"seed": [1, 2]}, {"seed": {"a": 1}, "image": 5})):
         result(tmp_path, f"p{number}", "t2v", 0, **others)
     assert drifts(tmp_path) == {"t2v": (3, 0, None)}

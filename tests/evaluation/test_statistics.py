@@ -1,4 +1,4 @@
-"""Intervals that hold what they promise, and differences of pairs."""
+"""Intervals, p values and q values have their stated coverage and error rates."""
 
 import numpy as np
 import pytest
@@ -10,7 +10,7 @@ def numbered(values):
     return [(f"prompt {number}", value) for number, value in enumerate(values)]
 
 
-def test_intervals_cover_the_mean():
+def test_95_percent_of_intervals_cover_the_mean():
     rng = np.random.default_rng(0)
     draws = rng.exponential(size=(40, 400)) + 2  # 400 experiments of 40 prompts; their mean is 3
     low, high = bootstrap_interval(draws)
@@ -34,7 +34,7 @@ def test_unknown_values_are_left_out_of_their_column():
     assert np.isnan([low[2], high[2]]).all()
 
 
-def test_prompts_are_what_counts():
+def test_several_videos_of_a_prompt_count_as_one():
     """The same prompts with ten equal seeds each are no more evidence than with one."""
     once = estimate_mean(numbered([1, 2, 4, 8]))
     often = estimate_mean([(prompt, value) for prompt, value in numbered([1, 2, 4, 8]) for _ in range(10)])
@@ -44,13 +44,13 @@ def test_prompts_are_what_counts():
     assert once.deviation == pytest.approx(np.std([1, 2, 4, 8], ddof=1))
 
 
-def test_one_prompt_has_no_spread_and_none_no_mean():
+def test_one_prompt_has_no_interval_and_no_prompt_no_mean():
     alone = estimate_mean([("a", 2.0)])
     assert (alone.mean, alone.deviation, alone.low, alone.high) == (2.0, None, None, None)
     assert estimate_mean([]) is None
 
 
-def test_pairs_show_what_spread_hides():
+def test_paired_differences_have_narrow_intervals_where_prompts_vary():
     rng = np.random.default_rng(1)
     hard = 10 * rng.standard_normal(20)  # some prompts are harder than others
     baseline = {(number,): (f"prompt {number}", value) for number, value in enumerate(hard)}
@@ -61,7 +61,7 @@ def test_pairs_show_what_spread_hides():
     assert paired_differences({("alone",): ("alone", 1.0)}, baseline) == []
 
 
-def test_p_values_are_those_of_chance():
+def test_p_values_equal_the_share_of_sign_flips():
     """Where signs are chance, p < 0.1 happens once in ten; of 10 equal differences all signs agree twice in 2^10."""
     rng = np.random.default_rng(2)
     drawn = [p_value(numbered(rng.standard_normal(12))) for _ in range(200)]
@@ -75,11 +75,11 @@ def test_p_values_are_those_of_chance():
     assert p_value(numbered(rng.standard_normal(40) + 2)) < 1e-3
 
 
-def test_seeds_of_a_prompt_are_no_more_evidence():
+def test_several_seeds_of_a_prompt_do_not_lower_the_p_value():
     assert p_value([(f"prompt {number}", 1.0) for number in range(5) for _ in range(9)]) == pytest.approx(2 / 2**5)
 
 
-def test_few_of_what_is_called_real_is_chance():
+def test_q_values_control_the_false_discovery_rate():
     """300 tests of which 60 are of something: the share of false ones among those with q < 0.05 is below that."""
     rng = np.random.default_rng(3)
     real = [2e-6 * rng.random() for _ in range(60)]

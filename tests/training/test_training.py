@@ -1,4 +1,4 @@
-"""The training tool on a model of a few thousand weights: every stage runs, resumes, and hands its model on."""
+"""Every stage of training runs and resumes on a model of a few thousand weights, and starts from the one before."""
 
 import csv
 import subprocess
@@ -77,7 +77,8 @@ def write_configs(folder: Path) -> Path:
     return folder
 
 
-def train(config: Path, *arguments: str) -> None:
+def train(config: Path, *arguments: str) -> str:
+    """Run the command; return what it writes to stderr."""
     finished = subprocess.run(
         [sys.executable, "scripts/train.py", "--config", str(config), "--threads", "1", *arguments],
         cwd=ROOT,
@@ -86,12 +87,15 @@ def train(config: Path, *arguments: str) -> None:
         check=False,
     )
     assert finished.returncode == 0, finished.stderr
+    return finished.stderr
 
 
-def test_every_stage_trains_resumes_and_hands_on(tmp_path):
+def test_every_stage_trains_resumes_and_starts_from_the_one_before(tmp_path):
     write_configs(tmp_path)
     for name in ("autoencoder", "frames", "clips"):
-        train(tmp_path / f"{name}.yaml")
+        progress = train(tmp_path / f"{name}.yaml")
+        assert "training: 0% 0/3 " in progress
+        assert "training: 100% 3/3 " in progress
         assert (tmp_path / name / "samples" / "000003.png").is_file()
         assert (tmp_path / name / "log" / "version_0" / "metrics.csv").is_file()
     loaded = load_network(tmp_path / "model.yaml", tmp_path / "clips" / "model.ckpt", device=torch.device("cpu"))
@@ -114,7 +118,7 @@ def test_every_stage_trains_resumes_and_hands_on(tmp_path):
     assert all(torch.equal(before[name], after[name]) for name in before)
 
 
-def test_a_model_with_pictures_starts_from_one_without(tmp_path):
+def test_an_image_to_video_model_starts_from_a_text_to_video_model(tmp_path):
     write_configs(tmp_path)
     text_model = instantiate_from_config(read_config(tmp_path / "model.yaml")["model"])
     save_half(text_model, tmp_path / "clips" / "model.ckpt")
@@ -139,7 +143,7 @@ def test_a_model_with_pictures_starts_from_one_without(tmp_path):
 
 
 @torch.enable_grad()
-def test_image_tokens_learn_to_say_what_captions_say():
+def test_distillation_makes_image_tokens_match_those_of_captions():
     torch.manual_seed(0)
     model = instantiate_from_config(read_config(ROOT / "configs/inference_i2v_tiny.yaml")["model"])
     start_from(model, ROOT / "videocrafter_models/tiny_t2v/model.ckpt")
@@ -157,7 +161,7 @@ def test_image_tokens_learn_to_say_what_captions_say():
     assert torch.cdist(seen, told).argmin(1).tolist() == [0, 1, 2, 3, 4]
 
 
-def test_pictures_of_a_clip():
+def test_the_pictures_of_a_clip_are_its_first_frame_and_an_earlier_one():
     """The first is its first frame, the second the same scene some time before."""
     clip = ShapeClips(5, lead=2)[3]
     torch.testing.assert_close(clip["pictures"][0], clip["video"][:, 0])
@@ -175,7 +179,7 @@ def test_pictures_of_a_clip():
         ({"optimization": {"speed": 1}}, "speed"),
     ],
 )
-def test_bad_training_configs(tmp_path, change, expected):
+def test_an_invalid_training_config_is_an_error_that_names_the_value(tmp_path, change, expected):
     write_configs(tmp_path)
     config = yaml.safe_load((tmp_path / "clips.yaml").read_text()) | change
     (tmp_path / "bad.yaml").write_text(yaml.safe_dump(config))
@@ -187,7 +191,7 @@ def test_bad_training_configs(tmp_path, change, expected):
     ("change", "expected"),
     [({"whole": 2}, "whole is 2"), ({"emphasis": {"flying": 2}}, "flying"), ({"speed": 4}, "speed")],
 )
-def test_bad_data_of_training(change, expected):
+def test_an_invalid_data_section_is_an_error_that_names_the_value(change, expected):
     with pytest.raises(ValueError, match=expected):
         read_dataset({"kind": "shapes", "size": 4} | change)
 
@@ -212,7 +216,7 @@ def test_a_fifth_of_the_scenes_is_held_out_and_every_word_pair_is_trained():
     assert all(Scene.parse(ShapeClips(50)[index]["caption"]) in TRAINING_SCENES for index in range(50))
 
 
-def test_clips_go_on_for_ever_and_depend_on_their_number_alone():
+def test_a_clip_depends_only_on_its_index_and_can_have_any_length():
     short, long = ShapeClips(20, frames=4), ShapeClips(20, frames=200)
     for index in (3, 17):
         torch.testing.assert_close(short[index]["video"], long[index]["video"][:, :4])
@@ -221,7 +225,7 @@ def test_clips_go_on_for_ever_and_depend_on_their_number_alone():
         assert ShapeClips(20)[index]["caption"] == short[index]["caption"]
 
 
-def test_whole_shapes_lie_across_no_side_but_those_that_they_move_over():
+def test_whole_shapes_cross_only_the_sides_that_they_move_across():
     def lies_across(clip: dict) -> bool:
         columns, rows = clip["mask"][0].amax(1), clip["mask"][0].amax(2)  # (T, W), (T, H)
         over = ((columns, ("left", "right")), (rows, ("up", "down")))
@@ -235,7 +239,7 @@ def test_whole_shapes_lie_across_no_side_but_those_that_they_move_over():
     assert torch.equal(anywhere[7]["video"], ShapeClips(60, seed=5)[7]["video"])
 
 
-def test_timesteps_of_clips():
+def test_timesteps_of_a_clip_are_constant_or_rise_over_its_frames():
     torch.manual_seed(0)
     constant = clip_timesteps(torch.zeros(64, dtype=torch.bool), 16)
     assert (constant == constant[:, :1]).all()
@@ -255,7 +259,7 @@ def test_contrast_is_the_squared_distance_of_object_and_background():
     assert contrast(latents, mask).flatten().tolist() == pytest.approx([25, 5])
 
 
-def test_without_temporal_layers_frames_do_not_see_one_another():
+def test_without_temporal_layers_frames_are_independent():
     torch.manual_seed(0)
     unet = instantiate_from_config(read_config(ROOT / "configs/inference_t2v_tiny.yaml")["model"]).unet.eval()
     for parameter in unet.parameters():
@@ -271,7 +275,7 @@ def test_without_temporal_layers_frames_do_not_see_one_another():
     assert (unet(x, timesteps, context, fps) - together).abs().max() > 1e-3
 
 
-def test_folder_of_videos(tmp_path):
+def test_a_folder_of_videos_is_read_with_captions(tmp_path):
     frames = np.zeros((6, 40, 80, 3), np.uint8)
     frames[:, :, 30:50] = 255  # a white bar that the centre cut keeps
     frames[:, 0, 0, 0] = range(0, 240, 40)  # a GIF holds equal frames only once

@@ -1,6 +1,6 @@
-"""The gallery reads what is there, and its page does in a real browser what it is for.
+"""The gallery finds the videos of results, and its page plays them in step in a real browser.
 
-Every frame of the test videos says its number in black and white blocks: what is read is what is on the screen.
+Every frame of the test videos shows its number in black and white blocks, so that tests read it off the screen.
 """
 
 import io
@@ -148,14 +148,14 @@ def make(capsys, *arguments: str | Path) -> str:
 # The Python part.
 
 
-def test_a_clip_is_what_the_decoder_finds(media):
+def test_clip_properties_equal_those_of_the_decoded_video(media):
     for name, frames in (("long.mp4", 40), ("short.mp4", 24), ("foreign.mp4", 40)):
         clip = Clip.read(media / name)
         assert (clip.frames, clip.fps, clip.width, clip.height) == (frames, 8, WIDTH, HEIGHT)
         assert [number_in(frame) for frame in iio.imiter(clip.path)] == list(range(frames))
 
 
-def test_a_clip_that_is_cut_off_anywhere_is_an_error(media, tmp_path):
+def test_an_mp4_that_is_cut_off_anywhere_is_an_error(media, tmp_path):
     data = (media / "short.mp4").read_bytes()
     for length in range(0, len(data), 7):
         (tmp_path / "cut.mp4").write_bytes(data[:length])
@@ -163,7 +163,7 @@ def test_a_clip_that_is_cut_off_anywhere_is_an_error(media, tmp_path):
             Clip.read(tmp_path / "cut.mp4")
 
 
-def test_an_mp4_from_a_gif_has_its_frames(media, tmp_path):
+def test_an_mp4_made_of_a_gif_has_its_frames_and_is_made_once(media, tmp_path):
     odd = tmp_path / "odd.gif"
     frames = [np.pad(numbered(number), ((0, 1), (0, 1), (0, 0))) for number in range(5)]
     iio.imwrite(odd, frames, duration=250)
@@ -216,7 +216,7 @@ def test_rows_are_prompts_and_columns_experiments(media, tmp_path):
     ]  # fmt: skip
 
 
-def test_seeds_in_folders_of_their_own_are_one_experiment(media, tmp_path):
+def test_seeds_in_separate_folders_are_one_experiment(media, tmp_path):
     """As in the runs/ of an ablation."""
     for seed in (1, 2):
         for experiment in ("baseline", "eta_0"):
@@ -232,7 +232,7 @@ def data_of(page: Path) -> dict:
 
 
 @pytest.mark.parametrize("output", ["page.html", "results/page.html", "an other/ö #/page.html"])
-def test_paths_lead_from_the_page_to_the_videos(results, output, tmp_path, capsys, monkeypatch):
+def test_urls_are_relative_to_the_page_and_lead_to_the_videos(results, output, tmp_path, capsys, monkeypatch):
     (tmp_path / "results").symlink_to(results)
     monkeypatch.chdir(tmp_path)
     make(capsys, "results/model", "-o", output)
@@ -243,16 +243,16 @@ def test_paths_lead_from_the_page_to_the_videos(results, output, tmp_path, capsy
         assert (tmp_path / output).parent.joinpath(unquote(source)).is_file()
 
 
-def test_a_first_name_with_a_colon_is_no_scheme(tmp_path):
+def test_a_file_name_with_a_colon_is_not_a_url_scheme(tmp_path):
     assert relative_url(tmp_path / "javascript:x.mp4", tmp_path) == "javascript%3Ax.mp4"
 
 
-def test_data_cannot_end_its_script():
+def test_json_cannot_end_its_script_element():
     assert json.loads(script_json({"a": HOSTILE + "\u2028\ud800"})) == {"a": HOSTILE + "\u2028\ud800"}
     assert "<" not in script_json(HOSTILE)
 
 
-def test_curves_are_those_of_the_videos(results, metrics):
+def test_curves_are_assigned_to_their_videos(results, metrics):
     videos, _ = find_results([results])
     curves = {folder.name: found for folder, found in read_curves(metrics, videos).items()}
     assert set(curves) == {"t2v", "short"}
@@ -262,7 +262,7 @@ def test_curves_are_those_of_the_videos(results, metrics):
     assert list(curves["short"]) == ["calm"]
 
 
-def test_curves_are_those_that_evaluate_measured(tmp_path, capsys):
+def test_the_page_shows_the_curves_that_evaluate_measured(tmp_path, capsys):
     """From frames to the page, by both commands: what one writes is what the other reads."""
     root, output = tmp_path / "results", tmp_path / "measured"
     for experiment, formats in (("pictures", ["gif", "mp4"]), ("mp4", ["mp4"]), ("gif", ["gif"])):
@@ -304,7 +304,7 @@ def test_curves_are_those_that_evaluate_measured(tmp_path, capsys):
         ),
     ],
 )
-def test_what_cannot_be_done_is_one_sentence(media, tmp_path, capsys, monkeypatch, arguments, sentence):
+def test_invalid_input_is_an_error_of_one_line(media, tmp_path, capsys, monkeypatch, arguments, sentence):
     monkeypatch.chdir(tmp_path)
     put(media / "short.mp4", Path("good"), "p", "t2v", "p")
     Path("empty").mkdir()
@@ -401,7 +401,7 @@ def at(frame: int, names: Sequence[str] = RED) -> dict[str, int]:
 
 
 @in_browser
-def test_the_scrubber_takes_all_players_to_the_same_frame(visit):
+def test_the_slider_seeks_all_players_to_the_same_frame(visit):
     row = visit.row("a red circle")
     visit.wait_for(row, at(0))
     for frame in (17, 18, 39, 23, 24, 1):
@@ -417,7 +417,7 @@ def test_the_scrubber_takes_all_players_to_the_same_frame(visit):
 
 @in_browser
 @pytest.mark.parametrize("visit", [{"reduced_motion": "no-preference"}], indirect=True)
-def test_players_play_in_sync_and_begin_again_together(visit):
+def test_players_play_in_sync_and_restart_together(visit):
     row = visit.row("a red circle")
     moments = []
     for _ in range(24):
@@ -436,7 +436,7 @@ def test_players_play_in_sync_and_begin_again_together(visit):
 
 
 @in_browser
-def test_filters(visit):
+def test_rows_are_filtered_by_words_and_columns_by_experiment(visit):
     page = visit.page
     shown = page.locator(".row:visible")
     assert (shown.count(), page.locator("#shown").inner_text()) == (2, "2 of 2 prompts")
@@ -456,7 +456,7 @@ def test_filters(visit):
 
 
 @in_browser
-def test_keyboard(visit):
+def test_the_page_is_usable_with_the_keyboard(visit):
     page, row, other = visit.page, visit.row("a red circle"), visit.row("script")
     page.wait_for_function("document.querySelectorAll('.row video[src]').length == 7")
     visit.wait_for(row, at(0))
@@ -495,7 +495,7 @@ def test_keyboard(visit):
 
 
 @in_browser
-def test_settings_are_shown_while_pointed_at_and_kept_by_a_click(visit):
+def test_settings_show_on_hover_and_stay_after_a_click(visit):
     page, panel, row = visit.page, visit.page.locator("#settings"), visit.row("a red circle")
     visit.wait_for(row, at(0))  # while it loads, the button may move away from the pointer
     about = row.get_by_role("button", name="Settings of t2v")
@@ -514,7 +514,7 @@ def test_settings_are_shown_while_pointed_at_and_kept_by_a_click(visit):
 
 
 @in_browser
-def test_curves_follow_the_frame(visit):
+def test_the_marker_on_a_curve_follows_the_frame(visit):
     row = visit.row("a red circle")
     figure = row.locator("figure", has_text="t2v")
     visit.scrub(row, 20)
@@ -530,7 +530,7 @@ def test_curves_follow_the_frame(visit):
 
 
 @in_browser
-def test_hostile_text_is_text(visit):
+def test_hostile_prompts_are_shown_as_text(visit):
     row = visit.row("window.hacked")
     assert row.locator("h2").inner_text() == f"{HOSTILE} seed 7"
     assert visit.page.evaluate("window.hacked") is None
@@ -546,7 +546,7 @@ def test_hostile_text_is_text(visit):
 @pytest.mark.parametrize(
     "visit", [{"viewport": {"width": 390, "height": 844}, "has_touch": True, "is_mobile": True}], indirect=True
 )
-def test_phone(visit):
+def test_the_page_fits_a_phone(visit):
     assert visit.page.evaluate("document.documentElement.scrollWidth <= innerWidth && innerWidth <= 390")
     row = visit.row("a red circle")
     strips = visit.page.locator(".strip")
@@ -565,7 +565,7 @@ def test_phone(visit):
 
 @in_browser
 @pytest.mark.parametrize("visit", [{"color_scheme": "dark"}, {"color_scheme": "light"}], indirect=True)
-def test_light_and_dark(visit):
+def test_the_theme_button_switches_between_light_and_dark(visit):
     def brightness() -> int:
         color = visit.page.evaluate("getComputedStyle(document.documentElement).backgroundColor")
         return int(re.findall(r"\d+", color)[0])
@@ -622,7 +622,7 @@ def test_videos_of_very_different_rates_play_together(browser, tmp_path, capsys)
 
 
 @in_browser
-def test_hundreds_of_videos_are_loaded_and_played_only_in_sight(browser, media, tmp_path, capsys):
+def test_only_videos_near_the_viewport_are_loaded_and_played(browser, media, tmp_path, capsys):
     for number in range(100):
         for experiment in ("a", "b", "c"):
             put(media / "short.mp4", tmp_path / "results", f"p{number:03d}", experiment, f"prompt {number:03d}")
