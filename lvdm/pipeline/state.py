@@ -63,8 +63,8 @@ def write_state(path: Path, state: RunState) -> None:
         "files": list(state.files),
     }
     tensors = {f"queue/{name}": tensor for name, tensor in queue_tensors(state.queue).items()}
-    for sink, progress in state.files.items():
-        tensors |= {f"files/{sink}/{name}": value for name, value in progress.items()}
+    for writer, progress in state.files.items():
+        tensors |= {f"files/{writer}/{name}": value for name, value in progress.items()}
     if state.image_tokens is not None:
         tensors[IMAGE_TOKENS] = state.image_tokens
     tensors[RECORD] = torch.frombuffer(bytearray(json.dumps(record).encode()), dtype=torch.uint8)
@@ -81,11 +81,11 @@ def read_state(path: Path) -> RunState | None:
         tensors = load(content)
         record = json.loads(bytes(tensors.pop(RECORD).numpy()))
         latents, levels, frames = (tensors.pop(f"queue/{name}") for name in ("latents", "levels", "frames"))
-        files: dict[str, dict[str, Tensor]] = {sink: {} for sink in record["files"]}
+        files: dict[str, dict[str, Tensor]] = {writer: {} for writer in record["files"]}
         image_tokens = tensors.pop(IMAGE_TOKENS, None)
         for name, value in tensors.items():
-            _, sink, key = name.split("/")
-            files[sink][key] = value
+            _, writer, key = name.split("/")
+            files[writer][key] = value
         return RunState(
             settings=dict(record["settings"]),
             queue=LatentQueue(latents, levels, frames, record["window"], record["stride"]),

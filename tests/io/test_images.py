@@ -1,4 +1,4 @@
-"""Pictures of every kind and size, and files that are none."""
+"""Pictures of every kind and size, and files that are not pictures."""
 
 from pathlib import Path
 
@@ -15,7 +15,7 @@ RED, BLUE = (200, 30, 40), (20, 40, 210)
 
 
 def halves(width: int = 60, height: int = 40) -> Image.Image:
-    """Left half red, right half blue."""
+    """Return a picture with a red left and a blue right half."""
     pixels = np.zeros((height, width, 3), np.uint8)
     pixels[:, : width // 2], pixels[:, width // 2 :] = RED, BLUE
     return Image.fromarray(pixels)
@@ -118,7 +118,7 @@ def test_crop_keeps_the_centre_and_stretch_everything(tmp_path):
 
 @pytest.mark.parametrize("size", [(4000, 16), (16, 4000)])
 @pytest.mark.parametrize("fit", FITS)
-def test_very_long_pictures_stay_in_sight(tmp_path, size, fit):
+def test_very_long_pictures_stay_visible(tmp_path, size, fit):
     Image.new("RGB", size, RED).save(tmp_path / "long.png")
     pixels = Picture.find("long.png", folder=tmp_path).read(64, 96, fit=fit)
     assert near(pixels.reshape(-1, 3).max(0), RED)
@@ -142,7 +142,7 @@ def test_a_picture_that_changes_is_refused(tmp_path):
         picture.read(64, 96, fit="crop")
 
 
-def test_beside_the_prompt_file_comes_first(tmp_path, monkeypatch):
+def test_a_picture_beside_the_prompt_file_comes_first(tmp_path, monkeypatch):
     (tmp_path / "here").mkdir()
     Image.new("RGB", (20, 20), RED).save(tmp_path / "a.png")
     Image.new("RGB", (20, 20), RED).save(tmp_path / "only.png")
@@ -203,7 +203,7 @@ def bad_files(folder) -> None:
         *((f"cut.{suffix}", ["cannot be read"]) for suffix in ("png", "jpg", "webp", "gif")),
     ],
 )
-def test_what_is_no_picture(tmp_path, name, words):
+def test_files_that_are_not_pictures(tmp_path, name, words):
     bad_files(tmp_path)
     with pytest.raises(ValueError) as raised:  # noqa: PT011
         Picture.find(name, folder=tmp_path)
@@ -226,7 +226,7 @@ def test_damaged_exif_does_not_hide_a_picture(tmp_path):
     assert Picture.find("damaged.jpg", folder=tmp_path).open().size == (40, 60)
 
 
-def test_a_bomb_is_not_unpacked(tmp_path):
+def test_a_decompression_bomb_is_not_unpacked(tmp_path):
     """A small file that claims to be 16,000 x 16,000 pixels: refused from its header."""
     Image.new("1", (16_000, 16_000)).save(tmp_path / "bomb.png")
     with pytest.raises(ValueError, match=f"more than {MAX_PIXELS:,} pixels"):

@@ -1,3 +1,5 @@
+"""Prompt files, --prompt and --image: what they mean, and how errors are reported."""
+
 import json
 import re
 from dataclasses import replace
@@ -53,7 +55,7 @@ def test_table(tmp_path):
 
 @pytest.fixture
 def pictures(tmp_path):
-    """Two different pictures, the second with a `;` in its name."""
+    """Write two different pictures, the second with a `;` in its name; return their folder."""
     (tmp_path / "below").mkdir()
     for name, color in (("cat.png", "red"), ("below/a;b.png", "blue")):
         Image.new("RGB", (20, 20), color).save(tmp_path / name)

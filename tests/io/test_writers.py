@@ -1,3 +1,5 @@
+"""Every kind of file that a video is written to: content, resuming, errors."""
+
 import tracemalloc
 from contextlib import suppress
 
@@ -22,7 +24,7 @@ COLORS = ((224, 40, 40), (40, 176, 60), (48, 80, 240), (248, 216, 32), (160, 50,
 
 
 def flat_frame(number, *, height=64, width=96):
-    """A square on a plain background; both colours change with the frame."""
+    """Return a square on a plain background; both colours change with the frame."""
     frame = np.empty((height, width, 3), np.uint8)
     frame[:] = COLORS[number % 5]
     frame[16:48, 16:48] = COLORS[(number + 1) % 5]
@@ -30,24 +32,24 @@ def flat_frame(number, *, height=64, width=96):
 
 
 def write_video(folder, *, frames, formats=("gif", "mp4"), save_frames=True, stop_after=None):
-    with open_files(folder, "try.1", formats=formats, fps=12, comment=COMMENT, save_frames=save_frames) as sink:
+    with open_files(folder, "try.1", formats=formats, fps=12, comment=COMMENT, save_frames=save_frames) as video:
         for number in range(frames):
             if number == stop_after:
                 raise KeyboardInterrupt
-            sink.write(flat_frame(number))
+            video.write(flat_frame(number))
 
 
 def write_movie(path, *, fps):
-    with Mp4Writer(path, fps=fps, comment="") as sink:
+    with Mp4Writer(path, fps=fps, comment="") as writer:
         for number in range(100):
-            sink.write(flat_frame(number))
+            writer.write(flat_frame(number))
 
 
 def files(folder):
     return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
 
 
-def test_one_video_in_every_form(tmp_path):
+def test_one_video_in_every_format(tmp_path):
     folder = tmp_path / "a_cat-12345678" / "try.1"
     write_video(folder, frames=30)
     pictures = [f"fifo/{number:05d}.png" for number in range(30)]
@@ -78,7 +80,7 @@ def test_one_video_in_every_form(tmp_path):
     assert COMMENT.encode() in (folder / "try.1.mp4").read_bytes()
 
 
-def test_pictures_become_frames():
+def test_tensors_become_frames():
     frame = np.arange(8 * 32 * 3, dtype=np.uint16).reshape(8, 32, 3).astype(np.uint8)  # every level
     picture = torch.from_numpy(frame).permute(2, 0, 1) / 127.5 - 1
     assert np.array_equal(to_uint8(picture + 0.01 / 127.5), frame)
@@ -111,7 +113,7 @@ def test_a_new_run_replaces_everything(tmp_path):
     assert imageio_ffmpeg.count_frames_and_secs(tmp_path / "try.1.mp4")[0] == 2
 
 
-def test_a_failing_ffmpeg_is_told_and_leaves_nothing(tmp_path):
+def test_an_error_of_ffmpeg_is_reported_and_leaves_no_file(tmp_path):
     with pytest.raises(OSError, match=r"b\.mp4: ffmpeg ended with status [1-9].*-3"):
         write_movie(tmp_path / "b.mp4", fps=-3)
     assert list(tmp_path.iterdir()) == []
@@ -119,8 +121,8 @@ def test_a_failing_ffmpeg_is_told_and_leaves_nothing(tmp_path):
 
 @pytest.mark.parametrize("size", [(2, 2), (18, 34), (66, 130)])
 def test_mp4_takes_any_even_size(tmp_path, size):
-    with Mp4Writer(tmp_path / "a.mp4", fps=30, comment="") as sink:
-        sink.write(np.full((*size, 3), 128, np.uint8))
+    with Mp4Writer(tmp_path / "a.mp4", fps=30, comment="") as writer:
+        writer.write(np.full((*size, 3), 128, np.uint8))
     assert iio.imread(tmp_path / "a.mp4", plugin="FFMPEG").shape == (1, *size, 3)
 
 
@@ -129,23 +131,23 @@ def test_mp4_takes_any_even_size(tmp_path, size):
     [((64, 96, 3), "float32"), ((64, 96), "uint8"), ((3, 64, 96), "uint8"), ((32, 96, 3), "uint8")],
 )
 def test_frames_of_another_kind_are_refused(tmp_path, shape, dtype):
-    with GifWriter(tmp_path / "a.gif", fps=8, comment="") as sink:
-        sink.write(flat_frame(0))
+    with GifWriter(tmp_path / "a.gif", fps=8, comment="") as writer:
+        writer.write(flat_frame(0))
         with pytest.raises(ValueError, match=r"a\.gif") as caught:
-            sink.write(np.zeros(shape, dtype))
+            writer.write(np.zeros(shape, dtype))
     assert str(shape) in str(caught.value)
     assert iio.imread(tmp_path / "a.gif").shape == (1, 64, 96, 3)
 
 
-def test_a_video_without_frames_is_no_file(tmp_path):
-    for sink in (GifWriter(tmp_path / "a.gif", fps=8, comment=""), Mp4Writer(tmp_path / "a.mp4", fps=8, comment="")):
-        with pytest.raises(ValueError, match="no frame was written"), sink:
+def test_a_video_without_frames_leaves_no_file(tmp_path):
+    for writer in (GifWriter(tmp_path / "a.gif", fps=8, comment=""), Mp4Writer(tmp_path / "a.mp4", fps=8, comment="")):
+        with pytest.raises(ValueError, match="no frame was written"), writer:
             pass
     with (
         pytest.raises(ValueError, match="even sides, not 63x96"),
-        Mp4Writer(tmp_path / "a.mp4", fps=8, comment="") as sink,
+        Mp4Writer(tmp_path / "a.mp4", fps=8, comment="") as writer,
     ):
-        sink.write(flat_frame(0, height=63))
+        writer.write(flat_frame(0, height=63))
     assert list(tmp_path.iterdir()) == []
 
 
@@ -153,27 +155,27 @@ def test_gif_holds_noisy_and_natural_colours(tmp_path):
     rng = np.random.default_rng(0)
     noisy = np.clip(flat_frame(0) + rng.normal(0, 2, (64, 96, 3)), 0, 255).round().astype(np.uint8)
     ramp = np.stack(np.broadcast_arrays(*np.ogrid[0:256:4, 0:255:2.65625], 128), axis=-1).astype(np.uint8)
-    with GifWriter(tmp_path / "a.gif", fps=8, comment="") as sink:
-        sink.write(noisy)
-        sink.write(ramp)
+    with GifWriter(tmp_path / "a.gif", fps=8, comment="") as writer:
+        writer.write(noisy)
+        writer.write(ramp)
     read = iio.imread(tmp_path / "a.gif").astype(int)
     assert np.abs(read[0] - noisy).mean() < 0.5
     assert np.abs(read[1] - ramp).mean() < 4
 
 
 def test_queue_frames_are_named_by_pass_and_slot(tmp_path):
-    with PngWriter(tmp_path / "queue", slots=3) as sink:
+    with PngWriter(tmp_path / "queue", slots=3) as writer:
         for number in range(6):
-            sink.write(flat_frame(number))
+            writer.write(flat_frame(number))
     assert files(tmp_path / "queue") == [f"{turn:05d}_{slot:03d}.png" for turn in (0, 1) for slot in (0, 1, 2)]
     assert np.array_equal(iio.imread(tmp_path / "queue" / "00001_002.png"), flat_frame(5))
 
 
 @pytest.mark.parametrize(("frames", "tiles", "stride"), [(1, 1, 1), (5, 5, 1), (24, 24, 1), (25, 13, 2), (100, 13, 8)])
 def test_contact_sheet(tmp_path, frames, tiles, stride):
-    with ContactSheetWriter(tmp_path / "a.png") as sink:
+    with ContactSheetWriter(tmp_path / "a.png") as writer:
         for number in range(frames):
-            sink.write(flat_frame(number))
+            writer.write(flat_frame(number))
     sheet = iio.imread(tmp_path / "a.png")
     rows, columns = -(-tiles // 6), min(6, tiles)
     assert sheet.shape == (rows * 66 - 2, columns * 98 - 2, 3)
@@ -185,9 +187,9 @@ def test_contact_sheet(tmp_path, frames, tiles, stride):
 
 
 def test_a_picture_comes_first_on_the_sheet(tmp_path):
-    with ContactSheetWriter(tmp_path / "a.png", picture=flat_frame(200)) as sink:
+    with ContactSheetWriter(tmp_path / "a.png", picture=flat_frame(200)) as writer:
         for number in range(100):
-            sink.write(flat_frame(number))
+            writer.write(flat_frame(number))
     sheet = iio.imread(tmp_path / "a.png")
     for index, expected in enumerate([200, 0, 8, 16]):
         assert np.array_equal(sheet[16:64, 98 * index :][:, :96], flat_frame(expected)[16:])
@@ -196,9 +198,9 @@ def test_a_picture_comes_first_on_the_sheet(tmp_path):
 def test_tiles_show_the_numbers_of_their_frames(tmp_path):
     tiles = {}
     for frames in (5, 25):
-        with ContactSheetWriter(tmp_path / "a.png") as sink:
+        with ContactSheetWriter(tmp_path / "a.png") as writer:
             for _ in range(frames):
-                sink.write(np.full((64, 96, 3), 100, np.uint8))
+                writer.write(np.full((64, 96, 3), 100, np.uint8))
         sheet = iio.imread(tmp_path / "a.png")
         tiles[frames] = [sheet[:64, 98 * column :][:, :96] for column in range(5)]
     assert np.array_equal(tiles[25][1], tiles[5][2])
@@ -209,7 +211,7 @@ def test_tiles_show_the_numbers_of_their_frames(tmp_path):
 
 
 def write_more(folder, until, progress, *, stopped):
-    """Frames up to `until` of a video in every form, from `progress` on; returns the progress at the end.
+    """Write a video in every format up to frame `until`, resuming at `progress`; return the new progress.
 
     stopped: by Ctrl-C, two frames after the last that was synchronised.
     """
@@ -232,8 +234,8 @@ def write_more(folder, until, progress, *, stopped):
 
 @pytest.mark.parametrize("stopped", [True, False])
 @pytest.mark.parametrize("ends", [(3,), (14,), (18, 26)])
-def test_a_video_goes_on_as_if_it_had_never_ended(tmp_path, stopped, ends):
-    """Stopped and taken up, or complete and extended: in the end the files are those of one run."""
+def test_a_resumed_video_has_the_files_of_an_uninterrupted_one(tmp_path, stopped, ends):
+    """Stopped and resumed, or complete and extended: in the end the files are byte for byte those of one run."""
     write_more(tmp_path / "straight", 30, None, stopped=False)
     progress = None
     for end in ends:
@@ -250,7 +252,7 @@ def test_a_video_goes_on_as_if_it_had_never_ended(tmp_path, stopped, ends):
 
 
 @pytest.mark.parametrize("name", ["a.partial.gif", "a.partial.mp4", "fifo.partial/00005.png", "queue.partial"])
-def test_what_was_lost_is_not_taken_up(tmp_path, name):
+def test_a_file_that_was_lost_or_changed_is_not_resumed(tmp_path, name):
     progress = write_more(tmp_path, 20, None, stopped=True)
     place = tmp_path / name
     if name.endswith(("gif", "mp4")):
@@ -262,18 +264,18 @@ def test_what_was_lost_is_not_taken_up(tmp_path, name):
 
 
 def test_large_frames_are_scaled_down_on_the_sheet(tmp_path):
-    with ContactSheetWriter(tmp_path / "a.png") as sink:
-        sink.write(flat_frame(0, height=320, width=512))
+    with ContactSheetWriter(tmp_path / "a.png") as writer:
+        writer.write(flat_frame(0, height=320, width=512))
     assert iio.imread(tmp_path / "a.png").shape == (160, 256, 3)
 
 
-def test_memory_does_not_grow_with_the_video(tmp_path):
-    """400 frames are 7 MiB; what stays of the last 300 must be less than a tenth of that."""
+def test_memory_does_not_grow_with_the_length_of_the_video(tmp_path):
+    """400 frames are 7 MiB; less than a tenth of the last 300 may stay in memory."""
     frame = flat_frame(0)
-    with open_files(tmp_path, "a", formats=("gif", "mp4"), fps=12, comment="", save_frames=True) as sink:
+    with open_files(tmp_path, "a", formats=("gif", "mp4"), fps=12, comment="", save_frames=True) as writer:
         tracemalloc.start()
         for number in range(400):
-            sink.write(frame)
+            writer.write(frame)
             if number == 99:
                 before, _ = tracemalloc.get_traced_memory()
         after, _ = tracemalloc.get_traced_memory()

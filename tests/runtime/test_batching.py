@@ -1,4 +1,4 @@
-"""Batches in parts, and what happens when the memory ends."""
+"""Batches that are computed in parts, and what happens when memory runs out."""
 
 import resource
 import sys
@@ -18,7 +18,7 @@ pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="li
 
 @contextmanager
 def memory_for(more: int) -> Iterator[None]:
-    """Within this context the process gets no more than `more` bytes of address space on top of what it has."""
+    """Limit the address space of this process, within this block, to `more` bytes on top of what it has."""
     has = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     before = resource.getrlimit(resource.RLIMIT_AS)
     resource.setrlimit(resource.RLIMIT_AS, (has + more, before[1]))
@@ -86,11 +86,11 @@ def test_parts_are_of_pairs_unless_they_would_be_much_smaller(total, rows, share
     assert sizes == parts
 
 
-def test_what_never_fits_is_told():
+def test_a_batch_that_never_fits_is_an_error():
     with memory_for(GIB // 2), pytest.raises(torch.OutOfMemoryError, match="not even half a window"):
         Workers()(hungry, torch.zeros(4), torch.zeros(4))
 
 
-def test_other_errors_are_not_taken_for_a_lack_of_memory():
+def test_other_errors_are_not_taken_for_out_of_memory():
     with pytest.raises(RuntimeError, match="size of tensor"):
         Workers()(torch.add, torch.zeros(4, 2), torch.zeros(4, 3))

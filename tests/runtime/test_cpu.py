@@ -57,13 +57,13 @@ def system_with(folder: Path, files: dict[str, str]) -> Path:
         ),
     ],
 )
-def test_quotas_are_those_of_its_own_groups_and_the_ones_around(tmp_path, files, quotas):
+def test_quotas_are_those_of_the_own_groups_and_their_parents(tmp_path, files, quotas):
     assert list(core_quotas(system_with(tmp_path, files))) == quotas
 
 
 @pytest.mark.parametrize("group", ["", "0", "0::", "x:y", "0::/\udcff", "0::/../.."])
 @pytest.mark.parametrize("limit", ["", "100000", "100000 x", "x 100000", "100000 0", "max"])
-def test_what_is_not_understood_is_no_limit(tmp_path, group, limit):
+def test_a_file_that_is_not_understood_sets_no_limit(tmp_path, group, limit):
     system = system_with(tmp_path, {"sys/fs/cgroup/cpu.max": limit})
     (tmp_path / "proc/self").mkdir(parents=True)
     (tmp_path / "proc/self/cgroup").write_bytes(f"{group}\n".encode(errors="surrogateescape"))

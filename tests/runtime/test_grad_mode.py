@@ -1,4 +1,4 @@
-"""Threads compute in the gradient mode of who asks them to."""
+"""Threads compute in the gradient mode of their caller."""
 
 from concurrent.futures import ThreadPoolExecutor
 

@@ -28,7 +28,7 @@ def devices_of(network: nn.Module) -> set[str]:
 
 
 @pytest.mark.parametrize("stay", [False, True])
-def test_weights_are_on_the_device_during_a_forward_and_at_home_afterwards(stay):
+def test_weights_are_on_the_device_during_a_forward_and_in_host_memory_afterwards(stay):
     networks = [Network().eval(), Network().eval()]
     before = [network.state_dict(keep_vars=True) for network in networks]
     copies = [{name: tensor.clone() for name, tensor in state.items()} for state in before]

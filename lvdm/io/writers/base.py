@@ -115,7 +115,7 @@ class Writer(ABC):
 
 
 class AppendingWriter(Writer):
-    """Append frames to one file. To resume, everything behind the last synchronised byte is cut off."""
+    """Append frames to one file. To resume, everything after the last synchronised byte is cut off."""
 
     def __init__(self, path: Path, *, resume_from: WriterState | None):
         super().__init__(path, resume_from=resume_from)

@@ -93,8 +93,8 @@ def from_gif(gif: Path, folder: Path) -> Clip:
         with Image.open(gif) as image:
             milliseconds = sum(frame.info.get("duration", 100) for frame in ImageSequence.Iterator(image))
             fps = max(1, round(1000 * image.n_frames / max(1, milliseconds)))
-            with Mp4Writer(path, fps=fps, comment=f"from {gif.name}") as sink:
+            with Mp4Writer(path, fps=fps, comment=f"from {gif.name}") as writer:
                 for frame in ImageSequence.Iterator(image):
                     width, height = (side - side % 2 for side in frame.size)
-                    sink.write(np.asarray(frame.convert("RGB"))[:height, :width])
+                    writer.write(np.asarray(frame.convert("RGB"))[:height, :width])
     return Clip.read(path)
