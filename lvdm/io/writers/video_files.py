@@ -72,7 +72,7 @@ def open_files(
         save_frames: Write every frame to fifo/, too.
         queue_slots: How many slots the queue has, if they are to be written to queue/.
         picture: (H, W, 3) uint8, the first tile of the contact sheet.
-        resume_from: What `sync` returned, to resume there; what was written behind it is cut off. None to begin anew.
+        resume_from: What `sync` returned, to resume there; what was written after it is cut off. None to begin anew.
     """
     states = resume_from or {}
     with ExitStack() as stack:
