@@ -14,14 +14,7 @@ from difflib import get_close_matches
 from pathlib import Path
 
 from lvdm.io.images import Picture
-from lvdm.io.prompts import (
-    NAMES_A_PICTURE,
-    Prompt,
-    number_repetitions,
-    parse_integer,
-    parse_prompt,
-    safe_experiment,
-)
+from lvdm.io.prompts import NAMES_A_PICTURE, Prompt, number_repetitions, parse_integer, parse_prompt, safe_experiment
 
 COLUMNS = ("prompt", "seed", "new_video_length", "experiment", "image")
 PICTURE_AND_SCHEDULE = re.compile(r"(.*?);\s*(\{.*)", re.DOTALL)

@@ -184,12 +184,16 @@ def load_strictly(model: nn.Module, state: Mapping[str, Tensor]) -> None:
     model.load_state_dict(state, assign=True)
 
 
-def save_half(model: nn.Module, path: str | Path) -> None:
-    """Write `model`'s weights in fp16, buffers in fp32, as {"state_dict": ...}; the file is whole or not there."""
+def save_half(model: nn.Module, path: str | Path, *, prefix: str = "") -> None:
+    """Write `model`'s weights in fp16, buffers in fp32, as {"state_dict": ...}; the file is whole or not there.
+
+    prefix: with which the names of those that are written begin.
+    """
     buffers = {name for name, _ in model.named_buffers()}
     state = {
         name: tensor.detach().cpu().to(torch.float32 if name in buffers else torch.float16).clone()
         for name, tensor in model.state_dict().items()
+        if name.startswith(prefix)
     }
     with whole_file(Path(path)) as partial:
         torch.save({"state_dict": state}, partial)

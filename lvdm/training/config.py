@@ -9,7 +9,7 @@ from lvdm.training.diffusion import Objective
 from lvdm.training.optimization import Optimization
 
 STAGES = ("autoencoder", "diffusion", "distillation")
-DATA_KINDS = ("shapes", "videos")
+DATA_KINDS = ("shapes", "journeys", "videos")
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Training:
         stage: what is trained: "autoencoder", "diffusion", or "distillation" (the image encoder).
         output: the folder of the run. It gets model.ckpt, the averaged weights in half precision, and last.ckpt, from
             which a stopped run continues.
-        data: {"kind": "shapes" or "videos", ...}, with the fields of that data set.
+        data: {"kind": "shapes", "journeys" or "videos", ...}, with the fields of that data set.
         init_from: a checkpoint to start from; None for random weights.
         clips, frames: the sizes of the batch of clips and the batch of frames in one step. Either may be 0. Only
             diffusion trains on clips.

@@ -11,6 +11,7 @@ from pytorch_lightning.loggers import CSVLogger
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from lvdm.data.journeys.clips import JourneyClips
 from lvdm.data.shapes import ShapeClips
 from lvdm.data.videos import VideoFolder
 from lvdm.io.configs import read_config
@@ -23,9 +24,11 @@ from lvdm.training.callbacks import RankSeed, SampleSheets, TrainingProgress
 from lvdm.training.config import Training
 from lvdm.training.diffusion import DiffusionTraining
 from lvdm.training.distillation import DistillationTraining
+from lvdm.training.growth import grown
 from lvdm.training.latents import LatentClips, encode_clips, latent_deviation
 
-DATASETS = {"shapes": ShapeClips, "videos": VideoFolder}
+AUTOENCODER = "first_stage_model."  # how the names of its weights begin
+DATASETS = {"shapes": ShapeClips, "journeys": JourneyClips, "videos": VideoFolder}
 Batches = DataLoader | dict[str, DataLoader]
 Draw = Callable[[pl.LightningModule], Tensor]  # the sample sheet of a module, (3, H, W) in [-1, 1]
 Setup = tuple[pl.LightningModule, Batches, Draw | None]
@@ -49,7 +52,7 @@ def train(training: Training) -> Path:
     if trainer.is_global_zero:
         # A Lightning checkpoint holds the averaged weights, also if the run was already complete before.
         module.load_state_dict(read_state_dict(last))
-        save_half(model, finished)
+        save_half(model, finished, prefix=AUTOENCODER if training.stage == "autoencoder" else "")
     return finished
 
 
@@ -78,13 +81,18 @@ def _build_trainer(training: Training, draw: Draw | None) -> pl.Trainer:
 
 
 def start_from(model: LatentDiffusion, path: str) -> None:
-    """Load the weights of a checkpoint, in which the parts of an image-to-video model may be missing.
+    """Load the weights of a checkpoint: of a whole model, of one without an image encoder, or of an autoencoder alone.
 
-    In that case the image encoder keeps its weights, and the attention to image tokens starts with the keys and values
-    of the attention to text tokens.
+    Where the image encoder is missing, it keeps its weights, and the attention to image tokens starts with the keys and
+    values of the attention to text tokens. An autoencoder may lack the finest level of the model's.
     """
     state = {name: value.float() for name, value in read_state_dict(path).items()}
-    if model.takes_pictures:
+    if all(name.startswith(AUTOENCODER) for name in state):
+        own = model.state_dict()
+        levels = len(model.first_stage_model.decoder.up)
+        has_finest = f"{AUTOENCODER}decoder.up.{levels - 1}.block.0.conv1.weight" in state
+        state = own | state if has_finest else grown(state, own)
+    elif model.takes_pictures:
         parts = ("embedder.", "image_proj_model.")
         fresh = {name: value for name, value in model.state_dict().items() if name.startswith(parts)}
         of_text = {name: state[name.replace("_ip.", ".")] for name in model.state_dict() if "_ip." in name}

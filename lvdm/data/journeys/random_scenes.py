@@ -1,0 +1,88 @@
+"""Scenes drawn at random, for training and for tests. Needs no torch."""
+
+from collections import Counter
+from dataclasses import astuple, replace
+from functools import lru_cache
+from random import Random
+
+from lvdm.data.journeys.scene import (
+    ALL_WORDS,
+    CHANGE_FRAMES,
+    DETAILS,
+    HAIRS,
+    HELD_OUT_WORDS,
+    PLACES_OF,
+    SECOND_COLORS,
+    SKINS,
+    SUBJECTS,
+    TIMES,
+    TRAINING_WORDS,
+    Change,
+    Look,
+    Scene,
+    Words,
+)
+
+SIZES = 0.94, 1.05  # of subjects, relative to 1
+SPLITS = {"training": TRAINING_WORDS, "held_out": HELD_OUT_WORDS, "all": ALL_WORDS}
+
+
+@lru_cache
+def _words_of(split: str, subject: str) -> tuple[Words, ...]:
+    return tuple(words for words in SPLITS[split] if words.subject == subject)
+
+
+def random_scene(random: Random, split: str = "training") -> Scene:
+    """Return a scene without changes; every subject is as likely as the others."""
+    words = random.choice(_words_of(split, random.choice(SUBJECTS)))
+    return Scene(words, random_look(random, words), seed=random.randrange(1 << 32))
+
+
+def random_look(random: Random, words: Words) -> Look:
+    """Return a look for a subject of these words."""
+    return Look(
+        second=random.choice([name for name in SECOND_COLORS if name != words.color]),
+        skin=random.randrange(len(SKINS)),
+        hair=random.randrange(len(HAIRS)),
+        detail=random.randrange(DETAILS),
+        size=random.uniform(*SIZES),
+    )
+
+
+def varied_words(count: int, split: str = "held_out") -> list[Words]:
+    """Return combinations in which every word comes about as often as its alternatives; always the same ones.
+
+    Raises:
+        ValueError: the split has fewer.
+    """
+    choices = list(SPLITS[split])
+    if not 1 <= count <= len(choices):
+        raise ValueError(f"count is {count}, expected 1 to {len(choices)}, which {split!r} has")
+    Random(0).shuffle(choices)
+    chosen: list[Words] = []
+    used: Counter[str] = Counter()
+    while len(chosen) < count:
+        best = min(choices, key=lambda words: sum(used[word] for word in astuple(words)))
+        choices.remove(best)
+        chosen.append(best)
+        used.update(astuple(best))
+    return chosen
+
+
+def with_change(scene: Scene, random: Random, begin: int, count: int) -> Scene:
+    """Return `scene` with a change of time, or of place, of which frames `begin`, ..., `begin + count - 1` show some.
+
+    What stands still does not change its place, nor does what has only one.
+    """
+    words = scene.words
+    places = [place for place in PLACES_OF[words.subject] if place != words.place]
+    when = begin + random.randrange(-CHANGE_FRAMES * 3 // 4, max(1, count - CHANGE_FRAMES // 4))
+    if places and words.pace != "standing still" and random.random() < 0.5:
+        return replace(scene, changes=(Change(when, place=random.choice(places)),))
+    return replace(scene, changes=(Change(when, time=random.choice([time for time in TIMES if time != words.time])),))
+
+
+def with_fewer_words(words: Words, random: Random, dropout: float) -> Words:
+    """Return `words` with each of colour, direction, place and time left out with probability `dropout`."""
+    dropped = {name: None for name in ("color", "direction", "place", "time") if random.random() < dropout}
+    return replace(words, **dropped)

@@ -1,0 +1,140 @@
+"""What the reader compares pictures with: where each subject has which of its colours, and what each place looks like.
+
+Both are made from rendered scenes, at ROWS x COLUMNS pixels.
+"""
+
+from dataclasses import dataclass, replace
+from functools import cache
+from itertools import chain
+from random import Random
+
+import numpy as np
+
+from lvdm.data.journeys.places import LIGHT
+from lvdm.data.journeys.random_scenes import random_scene
+from lvdm.data.journeys.render import render
+from lvdm.data.journeys.scene import (
+    DETAILS,
+    PLACES,
+    PLACES_OF,
+    SECOND_COLORS,
+    SKINS,
+    SUBJECTS,
+    TIMES,
+    Look,
+    Scene,
+    Words,
+)
+from lvdm.data.journeys.subjects import DARK, GLASS
+
+ROWS, COLUMNS = 64, 96
+CORE = 0.7  # a pixel is in a region if so much of it is
+CONTRAST = 0.7  # what a pixel around the subject counts, relative to one inside
+POSES = 9
+SIDE = 10  # columns at each side that no subject reaches
+BANDS = 16  # of rows, over which the sides' colours are averaged
+SCENES = 10  # that show what a place looks like at a time
+SHRINKAGE = 30.0**2  # added to the variance of band colours: generated pictures are not as exact as rendered ones
+FIXED = {"dark": (DARK,), "glass": (GLASS,), "skin": SKINS}  # regions that have one of some colours in every look
+
+
+@dataclass(frozen=True)
+class SubjectTemplates:
+    """K poses of the subjects, each facing either way.
+
+    `owner` (K,) indexes `names`, which are pairs of subject and facing; `main` and `second` (K, ROWS COLUMNS) float32
+    are 1 where a pixel has that colour, and so are the `fixed` (FIXED, K, ROWS COLUMNS). `main` and `second` are
+    -CONTRAST close around the subject, where it ends: a picture of that colour all over shows no subject.
+    """
+
+    names: tuple[tuple[str, str], ...]
+    owner: np.ndarray
+    main: np.ndarray
+    second: np.ndarray
+    fixed: np.ndarray
+
+    @property
+    def area(self) -> np.ndarray:
+        """How many pixels each template says something about, (K,)."""
+        return sum(region.clip(0).sum(1) for region in (self.main, self.second, *self.fixed))
+
+
+@cache
+def subject_templates() -> SubjectTemplates:
+    names = tuple((subject, facing) for subject in SUBJECTS for facing in ("left", "right"))
+    owner, regions = [], []
+    for index, (subject, facing) in enumerate(names):
+        for pose in range(POSES):
+            region = _regions(subject, pose)
+            owner.append(index)
+            regions.append(region[..., ::-1] if facing == "left" else region)
+    main, second, *fixed = np.stack(regions, 1).reshape(2 + len(FIXED), len(owner), -1)
+    return SubjectTemplates(names, np.array(owner), main, second, np.stack(fixed))
+
+
+@cache
+def _regions(subject: str, pose: int) -> np.ndarray:
+    """Where the subject, facing right, is main, second, and each of FIXED: (5, ROWS, COLUMNS) float32."""
+    pace = "standing still" if pose == 0 and subject != "aeroplane" else "fast"
+    words = Words(subject, "red", "right", pace, PLACES_OF[subject][0], "day")
+    look = Look("green", detail=pose % DETAILS, size=(0.96, 0.995, 1.03)[pose // DETAILS])
+    shown = render(Scene(words, look, seed=pose), 5 * pose, 1, height=ROWS, width=COLUMNS)
+    subject_share, main, second = np.moveaxis(shown.mask[0] / np.float32(255), -1, 0)
+    other = subject_share - main - second
+    picture = shown.frames[0].astype(np.float32)
+    fixed = [other * (np.abs(picture - colors[0]).max(-1) < 30) for colors in FIXED.values()]
+    regions = (np.stack([main, second, *fixed]) > CORE).astype(np.float32)
+    for region in regions[:2]:
+        region -= CONTRAST * (_grown(region > 0, 4) & ~_grown(subject_share > 0, 1))
+    return regions
+
+
+def _grown(mask: np.ndarray, pixels: int) -> np.ndarray:
+    """The mask (H, W) and what is within `pixels` of it, along rows and columns."""
+    padded = np.pad(mask, pixels)
+    windows = np.lib.stride_tricks.sliding_window_view(padded, (2 * pixels + 1, 2 * pixels + 1))
+    return windows.any((2, 3))
+
+
+@dataclass(frozen=True)
+class PlaceTemplates:
+    """`names` are J pairs of place and time; `mean` (J, F) and `precision` (F, F) are of their features."""
+
+    names: tuple[tuple[str, str], ...]
+    mean: np.ndarray
+    precision: np.ndarray
+
+
+@cache
+def place_templates() -> PlaceTemplates:
+    names = tuple((place, time) for place in PLACES for time in TIMES)
+    features = np.stack([_place_samples(place, time) for place, time in names])  # (J, SCENES, F)
+    mean = features.mean(1)
+    spread = (features - mean[:, None]).reshape(-1, features.shape[-1])
+    covariance = spread.T @ spread / len(spread) + SHRINKAGE * np.eye(features.shape[-1])
+    return PlaceTemplates(names, mean, np.linalg.inv(covariance))
+
+
+def _place_samples(place: str, time: str) -> np.ndarray:
+    random = Random(f"{place} {time}")
+    subject = next(subject for subject in SUBJECTS if place in PLACES_OF[subject])
+    samples = []
+    for _ in range(SCENES):
+        scene = random_scene(random)
+        words = Words(subject, "red", "right", "fast", place, time)
+        scene = replace(scene, words=words, look=replace(scene.look, second="green"))
+        samples.append(place_features(render(scene, random.randrange(10**6), 1, height=ROWS, width=COLUMNS).frames)[0])
+    return np.stack(samples)
+
+
+def place_features(frames: np.ndarray) -> np.ndarray:
+    """Mean colours (T, BANDS * 3) of bands of rows at both sides of frames (T, ROWS, COLUMNS, 3)."""
+    sides = np.concatenate([frames[:, :, :SIDE], frames[:, :, -SIDE:]], 2).astype(np.float64)
+    return sides.reshape(len(frames), BANDS, -1, 3).mean(2).reshape(len(frames), -1)
+
+
+@cache
+def palette(time: str) -> np.ndarray:
+    """SECOND_COLORS, which begin with COLORS, and all of FIXED, as subjects show them at a time: (N, 3), 0-255."""
+    colors = [*SECOND_COLORS.values(), *chain.from_iterable(FIXED.values())]
+    return np.array(colors, np.float32) * np.float32(LIGHT[time].subject)

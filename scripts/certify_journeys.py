@@ -1,0 +1,163 @@
+"""How well are journeys read, rendered and through an autoencoder? Prints a table, and what each step costs.
+
+python scripts/certify_journeys.py [--clips 200] [--size 128x192]
+python scripts/certify_journeys.py --checkpoint videocrafter_models/tiny/autoencoder.ckpt
+python scripts/certify_journeys.py --sheet results/showcase/journeys/rendered.png       24 scenes in one picture
+"""
+
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from random import Random
+
+import numpy as np
+import torch
+from PIL import Image
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from lvdm.cli.command import Parser, says_errors
+from lvdm.data.journey_reader import WINDOW, read_clip, score
+from lvdm.data.journeys.random_scenes import SPLITS, random_look, random_scene, varied_words
+from lvdm.data.journeys.render import render
+from lvdm.data.journeys.scene import Scene
+from lvdm.io.configs import read_config
+from lvdm.models.autoencoder import AutoencoderKL
+from lvdm.models.checkpoint import read_state_dict
+from lvdm.models.loading import instantiate_from_config
+
+WORDS = ("subject", "color", "second", "facing", "direction", "pace", "place", "time")
+
+
+@dataclass
+class Tally:
+    """What was right of each clip, and the seconds of CPU time that each step took."""
+
+    right: list[dict[str, bool]] = field(default_factory=list)
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    def timed(self, step: str, begin: float) -> None:
+        self.seconds[step] = self.seconds.get(step, 0.0) + time.process_time() - begin
+
+
+def random_clips(count: int, split: str, height: int, width: int, tally: Tally) -> Iterator[tuple[Scene, np.ndarray]]:
+    """`count` random scenes and 16 frames of each, the same for everyone who asks."""
+    random = Random("certificate")
+    for _ in range(count):
+        scene, first = random_scene(random, split), random.randrange(10**6)
+        begin = time.process_time()
+        frames = render(scene, first, WINDOW, height=height, width=width).frames
+        tally.timed("rendering", begin)
+        yield scene, frames
+
+
+def judge(scene: Scene, frames: np.ndarray, tally: Tally) -> None:
+    begin = time.process_time()
+    reading = read_clip(frames)
+    tally.timed("reading", begin)
+    right = score(reading, scene.words, scene.look.second)
+    tally.right.append(right)
+    if wrong := [name for name, is_right in right.items() if not is_right]:
+        print(f"wrong in {', '.join(wrong)}: {scene.words}, {scene.look.second}\n  read as {reading}", flush=True)
+
+
+def load_autoencoder(config: str, checkpoint: str) -> AutoencoderKL:
+    """The first stage of a model's configuration with its weights from a checkpoint of any stage of training."""
+    autoencoder = instantiate_from_config(read_config(config)["model"]["params"]["first_stage_config"])
+    prefix = "first_stage_model."
+    state = {name: value.float() for name, value in read_state_dict(checkpoint).items() if name.startswith(prefix)}
+    if not state:
+        raise ValueError(f"--checkpoint {checkpoint}: there is no autoencoder in it")
+    autoencoder.load_state_dict({name.removeprefix(prefix): value for name, value in state.items()})
+    return autoencoder.eval()
+
+
+@torch.inference_mode()
+def through(autoencoder: AutoencoderKL, frames: np.ndarray, tally: Tally) -> np.ndarray:
+    """Frames (T, H, W, 3) uint8 to latents and back, frame by frame."""
+    pictures = torch.from_numpy(np.ascontiguousarray(frames)).permute(0, 3, 1, 2).float() / 127.5 - 1
+    restored = []
+    for picture in pictures.split(1):
+        latents = autoencoder.encode(picture).mean
+        begin = time.process_time()
+        restored.append(autoencoder.decode(latents))
+        tally.timed("decoding", begin)
+    shown = ((torch.cat(restored).clamp(-1, 1) + 1) * 127.5).round().byte()
+    return shown.permute(0, 2, 3, 1).numpy()
+
+
+def decibels(frames: np.ndarray, restored: np.ndarray) -> np.ndarray:
+    """PSNR of each frame, (T,)."""
+    error = ((frames.astype(np.float32) - restored) ** 2).mean((1, 2, 3))
+    return 10 * np.log10(255**2 / np.maximum(error, 1e-3))
+
+
+def print_line(name: str, tally: Tally) -> None:
+    shares = [np.mean([right[word] for right in tally.right if word in right]) for word in WORDS]
+    everything = np.mean([all(right.values()) for right in tally.right])
+    print(f"| {name} | {len(tally.right)} | {' | '.join(f'{100 * share:.1f}' for share in (*shares, everything))} |")
+
+
+def certify(count: int, split: str, size: Sequence[int], autoencoder: AutoencoderKL | None) -> None:
+    """Print the table, the cost of a frame in each step, and the autoencoder's PSNR."""
+    rendered, restored, psnr = Tally(), Tally(), []
+    for scene, frames in random_clips(count, split, *size, rendered):
+        judge(scene, frames, rendered)
+        if autoencoder is not None:
+            again = through(autoencoder, frames, restored)
+            psnr.append(decibels(frames, again))
+            judge(scene, again, restored)
+    print(f"| right, % | n | {' | '.join(WORDS)} | all |\n{'|---' * (len(WORDS) + 3)}|")
+    tallies = {"rendered": rendered} | ({} if autoencoder is None else {"through the autoencoder": restored})
+    for name, tally in tallies.items():
+        print_line(name, tally)
+    frames = WINDOW * count
+    for step, seconds in (rendered.seconds | {"decoding": restored.seconds.get("decoding", 0.0)}).items():
+        print(f"{step}: {1000 * seconds / frames:.1f} ms of CPU time a frame")
+    if psnr:
+        values = np.concatenate(psnr)
+        print(f"PSNR: {values.mean():.2f} dB, a tenth of the frames below {np.quantile(values, 0.1):.2f} dB")
+
+
+def write_sheet(path: Path, height: int, width: int) -> None:
+    """Write a picture of 24 scenes, six in a row, with a palette of 256 colours."""
+    random = Random("sheet")
+    cells = []
+    for words in varied_words(24, "all"):
+        scene = Scene(words, random_look(random, words), seed=random.randrange(1 << 32))
+        cells.append(render(scene, random.randrange(10**6), 1, height=height, width=width).frames[0])
+    sheet = np.concatenate([np.concatenate(cells[first : first + 6], 1) for first in range(0, 24, 6)])
+    Image.fromarray(sheet).quantize(256, dither=Image.Dither.NONE).save(path, optimize=True)
+
+
+@says_errors
+def main() -> int:
+    parser = Parser(__doc__)
+    parser.add_argument("--clips", type=int, default=200, help="how many clips of 16 frames")
+    parser.add_argument("--size", default="128x192", help="height x width of the pictures")
+    parser.add_argument("--scenes", choices=list(SPLITS), default="held_out", help="which combinations of words")
+    parser.add_argument(
+        "--config", default="configs/train/tiny/model.yaml", help="whose autoencoder --checkpoint holds"
+    )
+    parser.add_argument("--checkpoint", help="weights of an autoencoder to send the frames through")
+    parser.add_argument("--sheet", type=Path, metavar="FILE.png", help="write a picture of 24 scenes, and do no more")
+    parser.add_argument("--threads", type=int, default=1, help="CPU threads")
+    args = parser.parse_args()
+    if args.clips < 1:
+        raise ValueError(f"--clips {args.clips}: expected at least 1")
+    height, _, width = args.size.partition("x")
+    if not (height.isdecimal() and width.isdecimal()):
+        raise ValueError(f"--size {args.size!r}: expected HEIGHTxWIDTH, such as 128x192")
+    if args.sheet:
+        write_sheet(args.sheet, int(height), int(width))
+        return 0
+    torch.set_num_threads(args.threads)
+    autoencoder = load_autoencoder(args.config, args.checkpoint) if args.checkpoint else None
+    certify(args.clips, args.scenes, (int(height), int(width)), autoencoder)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
