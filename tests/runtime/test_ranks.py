@@ -12,7 +12,19 @@ from pathlib import Path
 import imageio.v3 as iio
 import numpy as np
 import pytest
-from helpers import BLUE, RED, ROOT, command, exit_status, one, png_frames, prompt_file, start_ranks, wait_until
+from helpers import (
+    BLUE,
+    PATIENCE,
+    RED,
+    ROOT,
+    command,
+    exit_status,
+    one,
+    png_frames,
+    prompt_file,
+    start_ranks,
+    wait_until,
+)
 
 from lvdm.runtime.distributed import Ranks
 
@@ -97,7 +109,7 @@ def test_a_rank_that_dies_ends_the_run_by_name(tmp_path, small, machines):
             variables = Path(f"/proc/{child}/environ").read_bytes().split(b"\0")
             ranks |= {variable[5:]: child for variable in variables if variable.startswith(b"RANK=")}
         os.kill(ranks[b"1"], signal.SIGKILL)
-        assert all(launcher.wait(timeout=60) != 0 for launcher in launchers)
+        assert all(launcher.wait(PATIENCE) != 0 for launcher in launchers)
     finally:
         for launcher in launchers:
             launcher.terminate()

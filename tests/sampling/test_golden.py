@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from itertools import count, islice
 
 import numpy as np
@@ -200,11 +201,12 @@ class Small:
     scale: float
 
     @classmethod
-    def on(cls, device: torch.device, *, prompts: int = 1, scale: float = 4.0) -> "Small":
+    def on(cls, device: torch.device, *, prompts: int = 1, scale: float = 4.0, **layers: object) -> "Small":
+        """layers: what is different from all kinds of layers, in the words of the U-Net."""
         changes = {"model_channels": 16, "channel_mult": [1], "attention_resolutions": [1], "num_res_blocks": 1}
         changes |= {"context_dim": 8, "num_head_channels": 8, "norm_num_groups": 4, "use_image_attention": True}
         torch.manual_seed(0)
-        unet = UNetModel(**(golden_json("small_t2v.json")["unet_config"]["params"] | changes)).eval()
+        unet = UNetModel(**(golden_json("small_t2v.json")["unet_config"]["params"] | changes | layers)).eval()
         for weight in unet.parameters():
             weight.normal_(std=0.1)
         contexts = torch.randn(1 + prompts, 1, 77 + 4, 8).to(device)
@@ -223,19 +225,31 @@ class Small:
 RULES = (None, QueryReuse("TT", "attn1", 0.9))
 
 
-def test_compiled_is_the_same(capfd):
-    """With a Q-cache and without, over 20 passes, on two threads; each shape is compiled once."""
+def assert_compiled_agrees(small: Small, rule: QueryReuse | None, passes: int) -> None:
+    """On two threads, over some passes."""
+    compiled = Compiled(small.unet)
+    with reuse_queries(small.unet, rule), ThreadPoolExecutor(2) as threads:
+        workers = Workers(2, run=threads.map)
+        runs = (small.passes(workers, forward=forward) for forward in (small.unet, compiled))
+        for _, (plain, fast) in zip(range(passes), zip(*runs, strict=True), strict=False):
+            assert_agrees(fast.latents, plain.latents, 1e-4)
+
+
+def test_every_layer_is_compiled_once_for_a_shape(capfd, monkeypatch):
+    """With a Q-cache and without: one graph each, which is traced, and computed with torch's own kernels."""
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="eager"))
     small = Small.on(CPU)
     torch._dynamo.utils.counters.clear()
     for rule in RULES:
-        compiled = Compiled(small.unet)
-        with reuse_queries(small.unet, rule), ThreadPoolExecutor(2) as threads:
-            workers = Workers(2, run=threads.map)
-            runs = (small.passes(workers, forward=forward) for forward in (small.unet, compiled))
-            for _, (plain, fast) in zip(range(20), zip(*runs, strict=True), strict=False):
-                assert_agrees(fast.latents, plain.latents, 1e-4)
+        assert_compiled_agrees(small, rule, passes=5)
     assert capfd.readouterr().err.count("compiling") == 2
     assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 2
+
+
+def test_fused_kernels_compute_the_same():
+    """Those that --compile makes, of a network with one block of attention: others would take minutes."""
+    layers = {"attention_resolutions": [], "addition_attention": False, "temporal_conv": False}
+    assert_compiled_agrees(Small.on(CPU, **layers), None, passes=20)
 
 
 class Room:
