@@ -24,7 +24,7 @@ from lvdm.cli.command import Parser, says_errors
 from lvdm.io.files import whole_file
 from lvdm.io.results import find_results
 from lvdm.web.gallery.curves import read_curves
-from lvdm.web.gallery.media import find_clips
+from lvdm.web.gallery.media import find_movies
 from lvdm.web.gallery.page import build_page
 
 
@@ -37,22 +37,22 @@ def write_gallery(args: argparse.Namespace, scratch: Path) -> str:
         raise ValueError(f"RESULTS {str(other[0])!r}: expected a folder that videocrafter_main.py wrote")
     results, problems = find_results([Path(os.path.abspath(root)) for root in args.results])
     media = scratch if args.embed else output.with_name(f"{output.stem}_media")
-    clips, unreadable = find_clips(results, media)
+    movies, unreadable = find_movies(results, media)
     problems += unreadable
     for problem in problems:
         print(f"left out: {problem}", file=sys.stderr)
-    if not clips:
+    if not movies:
         raise ValueError(f"RESULTS {', '.join(map(str, args.results))}: expected at least one finished video below")
-    shown = [result for result in results if result.folder in clips]
+    shown = [result for result in results if result.folder in movies]
     curves = read_curves(args.metrics, shown) if args.metrics else {}
-    html = build_page(shown, clips, curves=curves, problems=problems, folder=output.parent, embed=args.embed)
+    html = build_page(shown, movies, curves=curves, problems=problems, folder=output.parent, embed=args.embed)
     try:
         with whole_file(output) as partial:
             partial.write_text(html, encoding="utf-8")
     except OSError as error:
         raise ValueError(f"--output {str(output)!r}: cannot be written ({error.strerror})") from error
     left_out = f", {len(problems)} left out" if problems else ""
-    return f"{output}: {len(clips)} videos{left_out}, {len(html) / 1e6:.1f} MB"
+    return f"{output}: {len(movies)} videos{left_out}, {len(html) / 1e6:.1f} MB"
 
 
 @says_errors

@@ -26,7 +26,7 @@ from lvdm.io.writers.gif import GifWriter
 from lvdm.io.writers.mp4 import Mp4Writer
 from lvdm.io.writers.video_files import open_files
 from lvdm.web.gallery.curves import read_curves
-from lvdm.web.gallery.media import Clip, from_gif
+from lvdm.web.gallery.media import Movie, from_gif
 from lvdm.web.gallery.page import column_names, relative_url, script_json
 
 gallery = load_script("gallery")
@@ -148,11 +148,11 @@ def make(capsys, *arguments: str | Path) -> str:
 # The Python part.
 
 
-def test_clip_properties_equal_those_of_the_decoded_video(media):
+def test_movie_properties_equal_those_of_the_decoded_video(media):
     for name, frames in (("long.mp4", 40), ("short.mp4", 24), ("foreign.mp4", 40)):
-        clip = Clip.read(media / name)
-        assert (clip.frames, clip.fps, clip.width, clip.height) == (frames, 8, WIDTH, HEIGHT)
-        assert [number_in(frame) for frame in iio.imiter(clip.path)] == list(range(frames))
+        movie = Movie.read(media / name)
+        assert (movie.frames, movie.fps, movie.width, movie.height) == (frames, 8, WIDTH, HEIGHT)
+        assert [number_in(frame) for frame in iio.imiter(movie.path)] == list(range(frames))
 
 
 def test_an_mp4_that_is_cut_off_anywhere_is_an_error(media, tmp_path):
@@ -160,7 +160,7 @@ def test_an_mp4_that_is_cut_off_anywhere_is_an_error(media, tmp_path):
     for length in range(0, len(data), 7):
         (tmp_path / "cut.mp4").write_bytes(data[:length])
         with pytest.raises(ValueError, match="cut.mp4 is not a complete MP4"):
-            Clip.read(tmp_path / "cut.mp4")
+            Movie.read(tmp_path / "cut.mp4")
 
 
 def test_an_mp4_made_of_a_gif_has_its_frames_and_is_made_once(media, tmp_path):
@@ -168,10 +168,10 @@ def test_an_mp4_made_of_a_gif_has_its_frames_and_is_made_once(media, tmp_path):
     frames = [np.pad(numbered(number), ((0, 1), (0, 1), (0, 0))) for number in range(5)]
     iio.imwrite(odd, frames, duration=250)
     for gif, fps, count in ((media / "gif.gif", 8, 40), (odd, 4, 5)):
-        clip = from_gif(gif, tmp_path / "new")
-        assert (clip.frames, clip.fps, clip.width, clip.height) == (count, fps, WIDTH, HEIGHT)
-        assert [number_in(frame) for frame in iio.imiter(clip.path)] == list(range(count))
-        made = clip.path.stat().st_mtime_ns
+        movie = from_gif(gif, tmp_path / "new")
+        assert (movie.frames, movie.fps, movie.width, movie.height) == (count, fps, WIDTH, HEIGHT)
+        assert [number_in(frame) for frame in iio.imiter(movie.path)] == list(range(count))
+        made = movie.path.stat().st_mtime_ns
         assert from_gif(gif, tmp_path / "new").path.stat().st_mtime_ns == made
 
 

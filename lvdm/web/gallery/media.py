@@ -18,7 +18,7 @@ from lvdm.runtime.progress import progress_bar
 
 
 @dataclass(frozen=True)
-class Clip:
+class Movie:
     """An MP4 file: its number of frames, frames per second, and size in pixels."""
 
     path: Path
@@ -28,21 +28,21 @@ class Clip:
     height: int
 
     @classmethod
-    def read(cls, path: Path) -> "Clip":
+    def read(cls, path: Path) -> "Movie":
         """Read the headers of an MP4, without decoding frames; ValueError if it is not a complete MP4 with a video."""
         try:
             with path.open("rb") as file:
                 movies = list(boxes_within(file, "moov", 0, path.stat().st_size))  # reads to the end of the file
                 for movie in movies:
                     for track in boxes_within(file, "trak", movie.content, movie.end):
-                        if clip := cls._of_track(path, file, track):
-                            return clip
+                        if found := cls._of_track(path, file, track):
+                            return found
         except struct.error:
             pass  # the file is cut off
         raise ValueError(f"{path} is not a complete MP4 with a video")
 
     @classmethod
-    def _of_track(cls, path: Path, file: BinaryIO, track: Box) -> "Clip | None":
+    def _of_track(cls, path: Path, file: BinaryIO, track: Box) -> "Movie | None":
         """Return None if the track is no video, or has no frames in its header, as in a file that is still growing."""
         handler, header, times, track_header = (
             next(boxes_within(file, kinds, track.content, track.end), None)
@@ -62,27 +62,27 @@ class Clip:
         return cls(path, frames, ticks_per_second * frames / ticks, width >> 16, height >> 16)
 
 
-def find_clips(results: Sequence[Result], folder: Path) -> tuple[dict[Path, Clip], list[str]]:
+def find_movies(results: Sequence[Result], folder: Path) -> tuple[dict[Path, Movie], list[str]]:
     """Return the MP4 of each result, made in `folder` if there is only a GIF, and show the progress on stderr.
 
     Returns:
         The MP4s by the folders of the results, and a message for each video that cannot be read.
     """
-    clips, problems = {}, []
+    movies, problems = {}, []
     for result in progress_bar(results, desc="reading", unit="video"):
         try:
-            movie = result.find_movie()
+            path = result.find_movie()
         except FileNotFoundError as error:
             problems.append(str(error))
             continue
         try:
-            clips[result.folder] = Clip.read(movie) if movie.suffix == ".mp4" else from_gif(movie, folder)
+            movies[result.folder] = Movie.read(path) if path.suffix == ".mp4" else from_gif(path, folder)
         except DECODING_ERRORS as error:
             problems.append(f"{result.folder}: {first_line(error)}")
-    return clips, problems
+    return movies, problems
 
 
-def from_gif(gif: Path, folder: Path) -> Clip:
+def from_gif(gif: Path, folder: Path) -> Movie:
     """Return an MP4 in `folder` with the frames of a GIF, in which no browser can stop at a frame; make it if needed.
 
     The file is named after the content of the GIF. An odd last row or column of pixels is left out, since H.264 with
@@ -97,4 +97,4 @@ def from_gif(gif: Path, folder: Path) -> Clip:
                 for frame in ImageSequence.Iterator(image):
                     width, height = (side - side % 2 for side in frame.size)
                     writer.write(np.asarray(frame.convert("RGB"))[:height, :width])
-    return Clip.read(path)
+    return Movie.read(path)

@@ -14,14 +14,14 @@ from urllib.parse import quote
 
 from lvdm.evaluation.metrics import Curve
 from lvdm.io.results import Result
-from lvdm.web.gallery.media import Clip
+from lvdm.web.gallery.media import Movie
 
 TEMPLATE = Path(__file__).parent
 
 
 def build_page(
     results: Sequence[Result],
-    clips: Mapping[Path, Clip],
+    movies: Mapping[Path, Movie],
     *,
     curves: Mapping[Path, Mapping[str, Curve]],
     problems: Sequence[str],
@@ -31,7 +31,7 @@ def build_page(
     """Return the HTML of a page.
 
     Args:
-        clips: the MP4 of each result, by the result's folder.
+        movies: the MP4 of each result, by the result's folder.
         curves: the curves of some of the results, by the result's folder and the curve's name.
         problems: messages on results that are not shown.
         folder: where the page will be.
@@ -40,17 +40,17 @@ def build_page(
     names = column_names(results)
     rows: dict[tuple[Hashable, int], dict[str, Any]] = {}
     for result in results:
-        clip, name = clips[result.folder], names[result.folder]
+        movie, name = movies[result.folder], names[result.folder]
         # two results with the same identity and experiment get a row each, so that neither hides the other
         keys = ((result.identity, number) for number in count())
         key = next(key for key in keys if key not in rows or name not in rows[key]["cells"])
         row = rows.setdefault(key, _new_row(result))
         row["cells"][name] = {
-            "src": data_url(clip.path) if embed else relative_url(clip.path, folder),
-            "frames": clip.frames,
-            "fps": clip.fps,
-            "width": clip.width,
-            "height": clip.height,
+            "src": data_url(movie.path) if embed else relative_url(movie.path, folder),
+            "frames": movie.frames,
+            "fps": movie.fps,
+            "width": movie.width,
+            "height": movie.height,
             "fromGif": result.find_movie().suffix == ".gif",
             "settings": _shown_settings(result),
             "curves": {name: _steps(curve) for name, curve in curves.get(result.folder, {}).items()},
