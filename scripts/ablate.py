@@ -8,7 +8,7 @@ each measurement. A video that was measured with the same settings is neither ma
 runs/ is enough to continue on another machine. After a stop, also in the middle of a video, the same command continues.
 
 Each video is a run of videocrafter_main.py in this process, so a crash costs at most the video that is being made.
-Loading the model for every video takes a second, of about a minute with the embedded one.
+The model is loaded for every video: with the embedded model a second of about a minute.
 """
 
 import argparse

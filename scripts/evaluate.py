@@ -93,7 +93,7 @@ def main() -> int:
     try:
         report = evaluate(args)
     except KeyboardInterrupt:
-        print("stopped; with --output, the same command goes on with the videos that are left", file=sys.stderr)
+        print("stopped; with --output, the same command continues with the remaining videos", file=sys.stderr)
         return 130
     print(markdown(report), end="")
     for problem in report.problems:

@@ -232,7 +232,7 @@ def test_videos_of_other_programs_are_paired_by_their_names(tmp_path, run):
             frames = tmp_path / program / name
             frames.mkdir(parents=True)
             for number, frame in enumerate(ramp(32, slope)):
-                iio.imwrite(frames / f"frame{number}.png", frame)  # frame10 comes behind frame9
+                iio.imwrite(frames / f"frame{number}.png", frame)  # frame10 comes after frame9
         iio.imwrite(tmp_path / program / "bird.gif", np.stack(ramp(32, slope)), duration=100)
         (tmp_path / program / "owl.partial.mp4").write_bytes(b"still growing")
     status, text, _ = run(tmp_path / "ours", tmp_path / "theirs", "--baseline", "ours")

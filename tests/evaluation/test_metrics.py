@@ -200,7 +200,7 @@ def test_memory_does_not_grow_with_the_video(tmp_path):
     peaks = []
     for count in (32, 128):
         (source,), _ = find_sources([folder_of(moving(count), tmp_path / str(count))])
-        measure(source, Instruments())  # what is kept for ever is there
+        measure(source, Instruments())  # caches are filled
         tracemalloc.start()
         measure(source, Instruments())
         peaks.append(tracemalloc.get_traced_memory()[1])

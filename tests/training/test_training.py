@@ -112,12 +112,12 @@ def test_every_stage_trains_resumes_and_starts_from_the_one_before(tmp_path):
     first_stage = [name for name in clips if name.startswith("first_stage_model")]
     assert all(torch.equal(frames[name], clips[name]) for name in first_stage)
 
-    train(tmp_path / "clips.yaml", "--steps", "5")  # goes on from step 3
+    train(tmp_path / "clips.yaml", "--steps", "5")  # resumes at step 3
     with open(tmp_path / "clips" / "log" / "version_1" / "metrics.csv") as file:
         assert [row["step"] for row in csv.DictReader(file)] == ["4"]
     assert torch.load(tmp_path / "clips" / "last.ckpt", weights_only=False)["global_step"] == 5
     before = read_state_dict(tmp_path / "clips" / "model.ckpt")
-    train(tmp_path / "clips.yaml", "--steps", "5")  # nothing is left to do: the averaged weights stay
+    train(tmp_path / "clips.yaml", "--steps", "5")  # nothing is left to do, and the averaged weights stay
     after = read_state_dict(tmp_path / "clips" / "model.ckpt")
     assert all(torch.equal(before[name], after[name]) for name in before)
 

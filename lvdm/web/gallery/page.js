@@ -1,26 +1,26 @@
-// Rows are prompts, players are videos. A row knows which frame it is at; sixty times a second every player is brought
-// to where its row is. All text that comes from outside becomes text, never HTML.
+// A row is a prompt, a player is a video. A row has a present frame, and on every screen refresh its players are steered
+// towards that frame. Text from the data is inserted as text, never as HTML.
 
 const data = JSON.parse(document.getElementById("data").textContent);
 const reducedMotion = matchMedia("(prefers-reduced-motion: reduce)").matches;
 const PLAY = "M3 2 L14 8 L3 14 Z";
 const PAUSE = "M3 2 H6.5 V14 H3 Z M9.5 2 H13 V14 H9.5 Z";
-// Where in a frame a player rests. Chromium rounds a time to the file's ticks to find the key frame to begin with, and in
-// our files a tick is a frame: from the second half on it would begin with the next one.
+// Where within a frame a paused player stands. To find the key frame for a time, Chromium rounds it to the ticks of the
+// file, and in our files a tick is a frame: in the second half of a frame it would decode from the next one.
 const REST = 0.25;
-const FAR = 3; // frames: a playing video this far from its row jumps; a nearer one plays faster or slower
-const SLOWEST = 0.0625; // playback rates that Chromium takes; it throws at others
+const FAR = 3; // frames: a playing video this far from its row seeks; a nearer one plays faster or slower
+const SLOWEST = 0.0625; // the playback rates that Chromium allows; it throws for others
 const FASTEST = 16;
 
 const find = (selector, parent = document) => parent.querySelector(selector);
 const copyOf = (template) => find(`#${template}`).content.firstElementChild.cloneNode(true);
-const own = (object, name) => (Object.hasOwn(object, name) ? object[name] : undefined); // "constructor" is a name, too
+const own = (object, name) => (Object.hasOwn(object, name) ? object[name] : undefined); // so that "constructor" can be a name
 const clamp = (value, low, high) => Math.min(Math.max(value, low), high);
 const mean = (values) => values.reduce((sum, value) => sum + value, 0) / values.length;
 
 class Player {
-  near = false; // the video is in sight or soon will be: it is loaded
-  seen = false; // it is in sight: it plays
+  near = false; // in the viewport or close to it: the video is loaded
+  seen = false; // in the viewport: the video plays
 
   constructor(cell, experiment, row) {
     this.cell = cell;
@@ -35,7 +35,7 @@ class Player {
     this.video.setAttribute("aria-label", `${experiment}: ${row.entry.prompt}`);
     this.video.addEventListener("click", () => row.toggle());
     this.video.addEventListener("error", () => { this.failed = true; });
-    const showFrame = (now, { mediaTime }) => { // what is on the screen, not what should be
+    const showFrame = (now, { mediaTime }) => { // the frame on the screen, not the one that was asked for
       this.label.textContent = `${Math.round(mediaTime * cell.fps)} / ${cell.frames - 1}`;
       this.video.requestVideoFrameCallback(showFrame);
     };
@@ -50,12 +50,12 @@ class Player {
     this.video.load();
   }
 
-  /** In frames, as a real number: frame n is on the screen from n to n + 1. */
+  /** The position in frames, as a real number: frame n is shown from n to n + 1. */
   get position() {
     return this.video.ended ? this.cell.frames : this.video.currentTime * this.cell.fps;
   }
 
-  /** Whether it has something to play at this frame: it is in sight, can be played, and has not ended before. */
+  /** Return whether it can play at this frame: it is in the viewport, has no error, and has not ended before. */
   hasMore(frame) {
     return this.seen && !this.failed && frame < this.cell.frames;
   }
@@ -68,7 +68,7 @@ class Player {
     this.video.currentTime = position / this.cell.fps;
   }
 
-  /** Comes nearer to `frame`, playing at the row's rate (frames per second), or at rest in that frame. */
+  /** Approach `frame`, while playing at the row's rate (frames per second), or show it while paused. */
   follow(frame, playing, rate) {
     const { video, cell } = this;
     if (video.readyState < HTMLMediaElement.HAVE_METADATA || video.seeking) return;
@@ -89,7 +89,7 @@ class Player {
     }
   }
 
-  /** Says what the note of a player at `frame` is. */
+  /** Update the note and the curve's marker for `frame`. */
   tell(frame) {
     const { cell } = this;
     const notes = [];
@@ -106,7 +106,7 @@ class Player {
     line.setAttribute("x2", frame + 0.5);
   }
 
-  /** Draws `metric` over `frames` frames, on a scale from `low` to `high`; nothing if the video has no such curve. */
+  /** Draw the curve of `metric` over `frames` frames, scaled from `low` to `high`; hide it if the video has none. */
   draw(metric, frames, low, high) {
     this.curve = own(this.cell.curves, metric);
     const svg = find(".curve", this.figure);
@@ -117,7 +117,7 @@ class Player {
     let path = "";
     let gap = true;
     const { window, values } = this.curve;
-    values.forEach((value, index) => { // a step for each window: that is all that is known
+    values.forEach((value, index) => { // a step for each window, as only means over windows are known
       const [start, end] = [index, index + 1].map((edge) => Math.min(edge * window, this.cell.frames));
       if (value !== null) path += `${gap ? "M" : "L"}${start} ${height(value)} H${end}`;
       gap = value === null;
@@ -165,7 +165,7 @@ class Row {
     return this.players.some((player) => player.seen);
   }
 
-  /** After a change of what is shown: the longest of the videos sets how many frames there are, and how fast they go. */
+  /** After a change of the shown videos, take the number of frames and the frame rate from the longest one. */
   measure(metric) {
     this.shown = this.players.filter((player) => !player.figure.hidden);
     if (this.shown.length === 0) return;
@@ -193,7 +193,7 @@ class Row {
     else this.playing = true;
   }
 
-  /** Goes on by `seconds`, if it plays in sight, and takes its players with it. */
+  /** Advance by `seconds` if it plays and is in the viewport, and steer its players. */
   tick(seconds) {
     const players = this.shown.filter((player) => player.near);
     if (this.playing && this.seen) this.advance(seconds, players.filter((player) => player.hasMore(this.frame)));
@@ -201,11 +201,11 @@ class Row {
     this.tell();
   }
 
-  /** The row is where its players are on average, and they come nearer to it: what all have in common is no error. */
+  /** Set the row to the mean position of its players, so that a delay that all have in common is not corrected. */
   advance(seconds, players) {
     const running = players.filter((player) => player.running);
     if (running.length) this.frame = mean(running.map((player) => player.position));
-    else if (!players.some((player) => !player.video.ended)) this.frame += seconds * this.rate; // all hold the last frame
+    else if (!players.some((player) => !player.video.ended)) this.frame += seconds * this.rate; // all players show their last frame
     if (this.frame >= this.frames) this.frame = 0;
   }
 
@@ -228,7 +228,7 @@ const rows = data.rows.map((entry) => new Row(entry));
 const players = rows.flatMap((row) => row.players);
 find("#rows").append(...rows.map((row) => row.element));
 
-// Only what is in sight plays, and only what is near is loaded: browsers stop at some dozens of open videos.
+// Only videos in the viewport play, and only those near it are loaded: browsers limit open videos to some dozens.
 const playerOf = new Map(players.map((player) => [player.figure, player]));
 const observe = (margin, act) => {
   const observer = new IntersectionObserver(
@@ -240,7 +240,7 @@ const observe = (margin, act) => {
 observe("400px", (player, near) => { if (near !== player.near) player.setNear(near); });
 observe("0px", (player, seen) => { player.seen = seen; });
 
-// Columns stay under each other: rows are scrolled sideways together.
+// Keep columns aligned: all rows scroll sideways together.
 for (const { strip } of rows) {
   strip.addEventListener("scroll", () => { for (const row of rows) row.strip.scrollLeft = strip.scrollLeft; });
 }
@@ -276,7 +276,7 @@ function filter() {
 }
 filter();
 
-// Playing, for all rows or those that a key is meant for: the one with the focus, or all in sight.
+// Play and pause: all rows by the button; by a key the row with the focus, or else all in the viewport.
 const playAll = find("#play-all");
 const somePlay = (some) => some.some((row) => row.playing);
 const setPlaying = (some, playing) => some.forEach((row) => { if (row.playing !== playing) row.toggle(); });
@@ -298,13 +298,13 @@ document.addEventListener("keydown", (event) => {
     setPlaying(some, !somePlay(some));
   }
   const step = { ArrowLeft: -1, ArrowRight: 1 }[key];
-  if (step && !target.matches("input[type=range]")) { // which goes by itself
+  if (step && !target.matches("input[type=range]")) { // the browser moves a slider itself
     event.preventDefault();
     for (const row of meant()) row.pauseAt(row.frame + step);
   }
 });
 
-// Settings: shown while a button is pointed at or has the focus, and kept by a click.
+// Settings: shown while the pointer or the focus is on a button, and kept open by a click.
 const panel = find("#settings");
 let opened = null; // the player
 let kept = false;
@@ -362,7 +362,7 @@ for (const player of players) {
 document.addEventListener("scroll", placeSettings, { capture: true });
 window.addEventListener("resize", placeSettings);
 
-// Light and dark: the system's, until the button is pressed.
+// Light and dark: as in the system, until the button is pressed.
 const theme = find("#theme");
 const system = matchMedia("(prefers-color-scheme: dark)");
 const chosen = document.documentElement.style;
@@ -375,7 +375,7 @@ theme.addEventListener("click", () => {
 system.addEventListener("change", nameTheme);
 nameTheme();
 
-// What could not be read.
+// Videos that could not be read.
 find("#problems").hidden = data.problems.length === 0;
 find("#problems summary").textContent = `Left out: ${data.problems.length}`;
 find("#problems ul").append(...data.problems.map((problem) => {
@@ -386,7 +386,7 @@ find("#problems ul").append(...data.problems.map((problem) => {
 
 let last = performance.now();
 function everyScreen(now) {
-  const seconds = Math.min((now - last) / 1000, 0.1); // no leap after a time in another tab
+  const seconds = Math.min((now - last) / 1000, 0.1); // no jump after the tab was in the background
   last = now;
   for (const row of rows) row.tick(seconds);
   const name = somePlay(rows) ? "Pause all" : "Play all";
