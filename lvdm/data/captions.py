@@ -1,4 +1,4 @@
-"""The shapes grammar: the captions of the procedural clips, and which of them are held out from training.
+"""Define the captions of the procedural shape clips, and which of them are held out from training. The grammar is
 
     a {red|green|blue|yellow|purple} {circle|square|triangle|star}
       {moving right|moving left|moving up|moving down|spinning|pulsing}
@@ -34,7 +34,14 @@ _CAPTION = re.compile(
 
 @dataclass(frozen=True)
 class Scene:
-    """The four words of a caption."""
+    """The four words of a caption.
+
+    Attributes:
+        color: a key of COLORS, of the shape.
+        shape: one of SHAPES.
+        motion: one of MOTIONS.
+        background: a key of BACKGROUNDS.
+    """
 
     color: str
     shape: str
@@ -43,6 +50,7 @@ class Scene:
 
     @property
     def caption(self) -> str:
+        """Return the caption of the scene."""
         return f"a {self.color} {self.shape} {self.motion} on a {self.background} background"
 
     @property
@@ -55,7 +63,11 @@ class Scene:
 
     @classmethod
     def parse(cls, caption: str) -> "Scene":
-        """Parse a caption; raise ValueError if it is none of the grammar."""
+        """Return the scene of a caption.
+
+        Raises:
+            ValueError: the caption does not belong to the grammar.
+        """
         match = _CAPTION.fullmatch(caption.strip())
         if match is None:
             raise ValueError(f"{caption!r} is not a caption of the shapes grammar; an example: {EXAMPLE.caption!r}")

@@ -1,7 +1,7 @@
-"""Reads subject, colours, facing, travelling, place and time off the frames of a journey, without a network.
+"""Read subject, colours, facing, direction, pace, place and time off the frames of a journey, without a network.
 
-It is the judge of what a model generates, so it compares regions, not exact pixels, and says None where the frames do
-not bear a word out. Needs no torch.
+The readings decide whether a model's video shows its caption. They compare regions rather than exact pixels, and are
+None where the frames are not clear. This module does not import torch. Units: 128 to the height of a picture.
 """
 
 from collections import Counter
@@ -22,35 +22,40 @@ from lvdm.data.journeys.templates import (
     subject_templates,
 )
 
-WINDOW = 16  # frames that a reading takes together
+WINDOW = 16  # frames of one reading
 MIN_FRAMES = 4
 
 # subject and colours
-TOLERANCE = 90.0  # weighted RGB distance at which a pixel is no longer of a colour
-LUMINANCE_WEIGHT = 0.55  # of differences in brightness, relative to those in hue
+TOLERANCE = 90.0  # distance, as _opponent weighs it, from which on a pixel does not have a colour
+LUMINANCE_WEIGHT = 0.55  # weight of differences in brightness, relative to those in hue
 PRIOR = 0.4  # cost of a pixel that no template explains; a pixel of a wrong colour costs 1
-MIN_EXPLAINED = 0.25  # of what a perfect match would gain
-MIN_DEVIATION = 8.0  # of a picture's pixels (0-255); what is plainer shows no subject
-MIN_COLOR = 0.1  # of what a region of exactly a colour would gain
+MIN_EXPLAINED = 0.25  # gain of the best hypothesis, relative to a perfect match
+MIN_DEVIATION = 8.0  # standard deviation of pixels (0-255); a plainer picture shows no subject
+MIN_COLOR = 0.1  # gain of a region, relative to one that has exactly its colour
 
 # place and time
-MAX_DISTANCE = 8.0  # mean deviations of a band's colours from what the place shows
+MAX_DISTANCE = 8.0  # root mean square distance to a place, in standard deviations of a feature
 
-# travelling
-BAND = 116 / 128  # rows from here down hold only ground, sea or clouds that move with the subject
+# direction and pace
+BAND = 116 / 128  # of the height; everything below scrolls at the subject's speed
 LAGS = 1, 2, 3  # frames over which shifts are measured
-MAX_SPEED = 11.0  # units a frame
-SPEED_STEP = 0.25
-MAX_MISMATCH = 0.6  # of what is left at the best shift, relative to the mean over all shifts
-MIN_RELIEF = 4.0  # mean squared difference (0-255) over all shifts; what is plainer shows no motion
+MAX_SPEED = 11.0  # units per frame
+SPEED_STEP = 0.25  # units per frame, between the speeds that are tried
+MAX_MISMATCH = 0.6  # squared difference at the best shift, relative to the mean over all shifts
+MIN_TEXTURE = 4.0  # mean squared difference (0-255) over all shifts; a plainer ground shows no motion
 
 
 @dataclass(frozen=True)
 class Reading:
     """The words as the frames show them; None where there is no clear answer.
 
-    `direction` and `pace` are read from the scrolling, `facing` from the subject. `speed` is in units a frame, of which
-    128 are a picture's height, and positive to the right.
+    Attributes:
+        subject, color, place, time: as in scene.Words.
+        second: second colour of the subject, a key of SECOND_COLORS.
+        facing: "left" or "right", read from the subject.
+        direction: "left" or "right", read from the scrolling of the ground; None if it stands still.
+        pace: a key of PACES, read from the scrolling of the ground.
+        speed: units per frame, positive when travelling to the right.
     """
 
     subject: str | None
@@ -68,15 +73,15 @@ def read_clip(frames: np.ndarray) -> Reading:
     """Read one window of consecutive frames (T, H, W, 3) uint8, T >= 4.
 
     Raises:
-        ValueError: frames of another kind, or narrower than 3 : 2.
+        ValueError: the frames have another shape or type, or are narrower than 3 : 2.
     """
-    small = _checked(frames)
+    small = _cropped_and_reduced(frames)
     places = _place_costs(small)
     place, time = _read_place(places)
     times = [place_templates().names[index][1] for index in places.argmin(1)]
     subject, facing, color, second = _read_subject(small, times)
     speed = _read_speed(frames)
-    direction, pace = (None, None) if speed is None else _travelling(speed)
+    direction, pace = (None, None) if speed is None else _direction_and_pace(speed)
     return Reading(subject, color, second, facing, direction, pace, place, time, speed)
 
 
@@ -87,17 +92,21 @@ def read_windows(frames: np.ndarray, *, step: int = WINDOW) -> list[Reading]:
 
 
 def read_video(frames: np.ndarray) -> Reading:
-    """Read a whole video: each word is the one that most windows show, if more than half of them do."""
+    """Read a whole video (T, H, W, 3): the words that more than half of its windows show, and their median speed."""
     readings = read_windows(frames)
-    words = {name: _most([getattr(reading, name) for reading in readings]) for name in Reading.__dataclass_fields__}
+    words = {name: _majority([getattr(reading, name) for reading in readings]) for name in Reading.__dataclass_fields__}
     speeds = [reading.speed for reading in readings if reading.speed is not None]
     return Reading(**words | {"speed": float(np.median(speeds)) if speeds else None})
 
 
 def score(reading: Reading, words: Words, second: str | None = None) -> dict[str, bool]:
-    """Which of the words that a caption says, and the second colour if given, were read as they should be.
+    """Return for each word whether it was read as expected.
 
-    Direction is judged by the scrolling, or by the facing if the subject is to stand still.
+    Args:
+        reading: the words that were read.
+        words: the expected words; those that are None are not judged. Their direction is compared with `facing`, and
+            with `direction`, or for a subject that stands still with `facing` again.
+        second: the expected second colour; None does not judge it.
     """
     said = {name: getattr(words, name) for name in ("subject", "color", "place", "time", "pace")} | {"second": second}
     judged = {name: getattr(reading, name) == word for name, word in said.items() if word is not None}
@@ -109,20 +118,22 @@ def score(reading: Reading, words: Words, second: str | None = None) -> dict[str
 
 
 def scroll_steps(frames: np.ndarray) -> np.ndarray:
-    """How far the ground moved from each frame to the next, (T - 1,) units, positive when travelling to the right.
+    """Return how far the ground shows that the subject travelled from each frame (T, H, W, 3) to the next.
 
-    NaN where no shift fits.
+    The distances (T - 1,) are in units, positive to the right, and NaN where no shift fits.
     """
-    _checked(frames)
-    speeds = _speeds(len(frames[0]))
-    cost = _shift_costs(_ground(frames), 1, speeds * len(frames[0]) / 128)
+    _cropped_and_reduced(frames)
+    speeds = _speeds()
+    cost = _shift_costs(_ground_strip(frames), 1, speeds * len(frames[0]) / 128)
     best = cost.argmin(1)
-    fits = (cost.min(1) <= MAX_MISMATCH * cost.mean(1)) & (cost.mean(1) > MIN_RELIEF)
-    return np.where(fits, [_refined(row, speeds, index) for row, index in zip(cost, best, strict=True)], np.nan)
+    fits = (cost.min(1) <= MAX_MISMATCH * cost.mean(1)) & (cost.mean(1) > MIN_TEXTURE)
+    return np.where(
+        fits, [_parabola_minimum(row, speeds, index) for row, index in zip(cost, best, strict=True)], np.nan
+    )
 
 
-def _checked(frames: np.ndarray) -> np.ndarray:
-    """Frames of 64 rows and 96 columns, (T, 64, 96, 3) float32, of the middle of what is wider than 3 : 2."""
+def _cropped_and_reduced(frames: np.ndarray) -> np.ndarray:
+    """Return the frames (T, H, W, 3), cropped to the middle 3 : 2 and reduced to (T, 64, 96, 3) float32."""
     if frames.ndim != 4 or frames.shape[-1] != 3 or frames.dtype != np.uint8 or len(frames) < MIN_FRAMES:
         raise ValueError(
             f"frames are {frames.dtype} {frames.shape}, expected uint8 (T, H, W, 3) with T >= {MIN_FRAMES}"
@@ -138,7 +149,7 @@ def _checked(frames: np.ndarray) -> np.ndarray:
 
 
 def _averaging(size: int, cells: int) -> np.ndarray:
-    """Weights (cells, size) with which `size` pixels are averaged into cells of equal width."""
+    """Return the weights (cells, size) that average `size` pixels into cells of equal width."""
     edges = np.linspace(0, size, cells + 1)
     pixels = np.arange(size)
     overlap = np.minimum(edges[1:, None], pixels + 1) - np.maximum(edges[:-1, None], pixels)
@@ -146,7 +157,7 @@ def _averaging(size: int, cells: int) -> np.ndarray:
 
 
 def _place_costs(small: np.ndarray) -> np.ndarray:
-    """How far each frame is from each place at each time, (T, J), in mean deviations of a feature."""
+    """Return the distance (T, J) of each frame to each place at each time, in standard deviations of a feature."""
     templates = place_templates()
     difference = place_features(small)[:, None] - templates.mean
     squared = np.einsum("tjf,fg,tjg->tj", difference, templates.precision, difference, optimize=True)
@@ -154,7 +165,7 @@ def _place_costs(small: np.ndarray) -> np.ndarray:
 
 
 def _read_place(costs: np.ndarray) -> tuple[str | None, str | None]:
-    """The place and the time that fit best on average; each by itself, for a place may change while a time does not."""
+    """Return the pair of place and time that fits best on average; (None, None) if none fits. Costs are (T, J)."""
     names = place_templates().names
     mean = costs.mean(0)
     if mean.min() > MAX_DISTANCE:
@@ -163,7 +174,12 @@ def _read_place(costs: np.ndarray) -> tuple[str | None, str | None]:
 
 
 def _read_subject(small: np.ndarray, times: Sequence[str]) -> tuple[str | None, str | None, str | None, str | None]:
-    """Subject, facing, main and second colour: the hypothesis that explains most pixels of all frames."""
+    """Return subject, facing, main and second colour that together explain the most pixels of all frames.
+
+    Args:
+        small: frames (T, ROWS, COLUMNS, 3), 0-255.
+        times: the time of day of each frame, which decides how the colours look.
+    """
     if small.std((1, 2)).mean() < MIN_DEVIATION:
         return None, None, None, None
     templates = subject_templates()
@@ -187,42 +203,50 @@ def _read_subject(small: np.ndarray, times: Sequence[str]) -> tuple[str | None, 
     return (
         subject,
         facing,
-        _named(COLORS, color, main[frame, color, chosen], templates.main.sum(1)[chosen]),
-        _named(SECOND_COLORS, other, second[frame, other, chosen], templates.second.sum(1)[chosen]),
+        _name_if_clear(COLORS, color, main[frame, color, chosen], templates.main.sum(1)[chosen]),
+        _name_if_clear(SECOND_COLORS, other, second[frame, other, chosen], templates.second.sum(1)[chosen]),
     )
 
 
-def _named(names: Sequence[str], index: int, gain: np.ndarray, area: np.ndarray) -> str | None:
+def _name_if_clear(names: Sequence[str], index: int, gain: np.ndarray, area: np.ndarray) -> str | None:
+    """Return the name of a colour, or None if its region gains too little; gain (T,), area (T,) in pixels."""
     return list(names)[index] if gain.sum() >= MIN_COLOR * PRIOR * area.sum() else None
 
 
 def _color_costs(small: np.ndarray, times: Sequence[str]) -> np.ndarray:
-    """How unlike each pixel is to each colour in the light of the frame's time, (T, palette, pixels), from 0 to 1."""
+    """Return how much each pixel differs from each colour in the light of its frame: (T, palette, pixels), 0 to 1."""
     pixels = _opponent(small.reshape(len(small), 1, -1, 3))
     colors = _opponent(np.stack([palette(time) for time in times]))[:, :, None]
     return np.minimum(((pixels - colors) ** 2).sum(-1) / TOLERANCE**2, 1)
 
 
 def _opponent(rgb: np.ndarray) -> np.ndarray:
-    """Colours (..., 3) as brightness, weighted down, and how far each of red and blue is above it."""
+    """Convert RGB (..., 3) to brightness, weighted by LUMINANCE_WEIGHT, red minus brightness, blue minus brightness."""
     luminance = rgb @ np.float32([0.3, 0.59, 0.11])
     return np.stack([LUMINANCE_WEIGHT * luminance, rgb[..., 0] - luminance, rgb[..., 2] - luminance], -1)
 
 
-def _ground(frames: np.ndarray) -> np.ndarray:
-    """The strip of pixels that travels as fast as the subject, without each row's own mean: (T, rows, W, 3)."""
+def _ground_strip(frames: np.ndarray) -> np.ndarray:
+    """Return the strip of ground that scrolls at the subject's speed, smoothed and less its mean: (T, rows, W, 3)."""
     strip = frames[:, round(BAND * frames.shape[1]) :].astype(np.float32)
-    for axis in (1, 2):  # noise is averaged out
+    for axis in (1, 2):  # a mean over 3 x 3 pixels, against noise
         strip = sum(np.take(strip, range(start, strip.shape[axis] - 2 + start), axis) for start in range(3)) / 3
     return strip - strip.mean((0, 2), keepdims=True)
 
 
-def _speeds(height: int) -> np.ndarray:
+def _speeds() -> np.ndarray:
+    """Return the speeds (S,) that are tried, in units per frame."""
     return np.arange(-MAX_SPEED, MAX_SPEED + SPEED_STEP / 2, SPEED_STEP)
 
 
 def _shift_costs(strip: np.ndarray, lag: int, shifts: np.ndarray) -> np.ndarray:
-    """Mean squared difference (T - lag, shifts) of frames `lag` apart, the later shifted by each of `shifts` pixels."""
+    """Return the mean squared difference (T - lag, S) of frames `lag` apart, the later one moved by `shifts` pixels.
+
+    Args:
+        strip: (T, rows, W, 3).
+        lag: frames.
+        shifts: (S,) pixels to the right; differences between whole pixels are interpolated.
+    """
     early, late = strip[:-lag], strip[lag:]
     width = strip.shape[2]
     reach = int(np.ceil(np.abs(shifts).max())) + 1
@@ -237,19 +261,19 @@ def _shift_costs(strip: np.ndarray, lag: int, shifts: np.ndarray) -> np.ndarray:
 
 
 def _read_speed(frames: np.ndarray) -> float | None:
-    """Units a frame at which the ground passes; None if no speed fits."""
+    """Return the speed at which the ground scrolls, in units per frame; None if no speed fits."""
     unit = frames.shape[1] / 128
-    strip, speeds = _ground(frames), _speeds(frames.shape[1])
+    strip, speeds = _ground_strip(frames), _speeds()
     lags = [lag for lag in LAGS if lag < len(frames)]
     cost = np.stack([_shift_costs(strip, lag, speeds * lag * unit).mean(0) for lag in lags]).mean(0)
     best = int(cost.argmin())
-    if cost[best] > MAX_MISMATCH * cost.mean() or cost.mean() < MIN_RELIEF:
+    if cost[best] > MAX_MISMATCH * cost.mean() or cost.mean() < MIN_TEXTURE:
         return None
-    return _refined(cost, speeds, best)
+    return _parabola_minimum(cost, speeds, best)
 
 
-def _refined(cost: np.ndarray, speeds: np.ndarray, best: int) -> float:
-    """The lowest point of the parabola through the least cost and its neighbours."""
+def _parabola_minimum(cost: np.ndarray, speeds: np.ndarray, best: int) -> float:
+    """Return the speed at the minimum of the parabola through the lowest cost, number `best`, and its neighbours."""
     if not 0 < best < len(cost) - 1:
         return float(speeds[best])
     before, least, after = cost[best - 1 : best + 2]
@@ -257,14 +281,15 @@ def _refined(cost: np.ndarray, speeds: np.ndarray, best: int) -> float:
     return float(speeds[best] + (0.5 * SPEED_STEP * (before - after) / bend if bend > 0 else 0))
 
 
-def _travelling(speed: float) -> tuple[str | None, str]:
-    """Direction and pace of a speed; what stands still has no direction."""
+def _direction_and_pace(speed: float) -> tuple[str | None, str]:
+    """Return the direction and the pace of a speed in units per frame; standing still has the direction None."""
     paces = list(PACES.values())
     limits = [paces[1] / 2, *(np.sqrt(slow * fast) for slow, fast in pairwise(paces[1:]))]
     pace = list(PACES)[int(np.searchsorted(limits, abs(speed)))]
     return (None if pace == "standing still" else "right" if speed > 0 else "left"), pace
 
 
-def _most(words: Sequence[str | None]) -> str | None:
+def _majority(words: Sequence[str | None]) -> str | None:
+    """Return the word that more than half of `words` are; None if there is none."""
     word, count = Counter(words).most_common(1)[0]
     return word if count > len(words) / 2 else None

@@ -1,7 +1,7 @@
 """Read background, colour, shape and motion off the frames of a clip, without a network.
 
-The readings decide whether a model's video shows its caption, so in doubt they are None: a word is read only where the
-frames are clear. All positions are on the torus; sizes are relative to a picture of 64 rows.
+The readings decide whether a model's video shows its caption; they are None where the frames are not clear. Positions
+are on the torus; sizes are relative to a picture of 64 rows.
 """
 
 import math
@@ -20,7 +20,7 @@ MIN_FRAMES = 8
 AGREEMENT = 0.75  # the share of frames, or of steps, that must agree
 
 # background
-NEAR_GROUND = 45.0  # RGB distance, 0-255: within it a pixel is background, and a background has a name
+NEAR_GROUND = 45.0  # RGB distance, 0-255, below which a pixel is background, and a background has a named colour
 MIN_GROUND = 0.5  # share of the picture that must be background
 
 # object
@@ -31,11 +31,11 @@ MAX_HUE_ERROR = math.radians(35)  # red and yellow, and blue and purple, are 51 
 
 # shape
 MIN_OVERLAP = 0.72  # intersection over union; a star that is blurred and noisy reaches 0.77
-MIN_LEAD = 0.02  # of the best over the second shape; clean clips lead by 0.1 or more
+MIN_LEAD = 0.02  # overlap of the best shape less that of the second; at least 0.1 in clean clips
 
 # motion
-LAG = 4  # frames over which steps are measured: enough to average jerks, too few to go around the torus
-MIN_MOTION = 0.4  # relative to the data set's motion
+LAG = 4  # frames over which steps are measured: enough to average jerks, too few to cross the picture
+MIN_MOTION = 0.4  # strength of a motion relative to that of the data set
 MAX_RIVAL = 0.5  # strength of the second motion relative to the first
 PULSE_RATES = (1.0, 1.4, 2.0)  # relative to the data set's; slower pulses show no whole period in a window
 MIN_PULSE_FIT = 0.75  # share of the radius' variance that a sine explains; steady growth reaches 0.6
@@ -43,7 +43,11 @@ MIN_PULSE_FIT = 0.75  # share of the radius' variance that a sine explains; stea
 
 @dataclass(frozen=True)
 class Reading:
-    """The words of a caption as the frames show them; None where there is no object or no clear answer."""
+    """The words of a caption as the frames show them; None where there is no object or no clear answer.
+
+    Attributes:
+        background, color, shape, motion: as in lvdm.data.captions.Scene.
+    """
 
     background: str | None
     color: str | None
@@ -53,7 +57,13 @@ class Reading:
 
 @dataclass(frozen=True)
 class _Object:
-    """An object in T frames: mask (T, H, W) of bool; area (T,) and centroid x, y (T,) in pixels."""
+    """An object in T frames.
+
+    Attributes:
+        mask: (T, H, W) bool.
+        area: (T,) pixels.
+        x, y: (T,) centroid, in pixels.
+    """
 
     mask: np.ndarray
     area: np.ndarray
@@ -62,13 +72,17 @@ class _Object:
 
 
 def read_clip(frames: np.ndarray) -> Reading:
-    """Read one window of consecutive frames (T, H, W, 3) uint8, T >= 8. ValueError for anything else."""
+    """Read one window of consecutive frames (T, H, W, 3) uint8, T >= 8.
+
+    Raises:
+        ValueError: the frames have another shape or type.
+    """
     if frames.ndim != 4 or frames.shape[-1] != 3 or frames.dtype != np.uint8 or len(frames) < MIN_FRAMES:
         raise ValueError(
             f"frames are {frames.dtype} {frames.shape}, expected uint8 (T, H, W, 3) with T >= {MIN_FRAMES}"
         )
     video = frames.astype(np.float32)
-    ground, contrast = _against_ground(video)
+    ground, contrast = _ground_and_contrast(video)
     background = _read_background(ground, contrast)
     thing = _find_object(video, contrast)
     if thing is None:
@@ -87,7 +101,7 @@ def count_objects(frames: np.ndarray) -> int | None:
     An object is a connected region, on the torus, that does not have the background's colour and covers at least
     MIN_PART of the picture.
     """
-    _, contrast = _against_ground(frames.astype(np.float32))
+    _, contrast = _ground_and_contrast(frames.astype(np.float32))
     step = max(1, frames.shape[1] // HEIGHT)  # a lower resolution is enough
     inside = eroded(contrast > NEAR_GROUND)[:, ::step, ::step]
     least = MIN_PART * inside[0].size
@@ -96,20 +110,21 @@ def count_objects(frames: np.ndarray) -> int | None:
     return number if votes >= AGREEMENT * len(frames) else None
 
 
-def _against_ground(video: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _ground_and_contrast(video: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return the background's colour in each frame (T, 3) and the RGB distance of each pixel to it (T, H, W)."""
     ground = np.median(video.reshape(len(video), -1, 3), axis=1)  # the object never covers half of the picture
     return ground, np.linalg.norm(video - ground[:, None, None], axis=-1)
 
 
 def _read_background(ground: np.ndarray, contrast: np.ndarray) -> str | None:
+    """Return the named colour of the background; ground (T, 3), contrast (T, H, W)."""
     plain = (contrast < NEAR_GROUND).mean((1, 2)) >= MIN_GROUND
     distance = np.linalg.norm(ground[:, None] - _table(BACKGROUNDS), axis=-1)  # (T, backgrounds)
     return _vote(list(BACKGROUNDS), distance, valid=plain & (distance.min(1) < NEAR_GROUND))
 
 
 def _find_object(video: np.ndarray, contrast: np.ndarray) -> _Object | None:
-    """Find the pixels nearer to the object's colours than to the background's; None unless all frames have some."""
+    """Return the pixels nearer to the object's colours than to the background's; None if a frame has too few."""
     inside = eroded(contrast > NEAR_GROUND)
     if not inside.any():
         return None
@@ -128,7 +143,7 @@ def _find_object(video: np.ndarray, contrast: np.ndarray) -> _Object | None:
 
 
 def _read_color(video: np.ndarray, thing: _Object) -> str | None:
-    """Read the colour by its hue, which is the same in the lit and in the dark half."""
+    """Return the named colour of the object by its hue, which is the same in the lit and the dark half."""
     inside = eroded(thing.mask)[..., None]
     mean = (video * inside).sum((1, 2)) / np.maximum(inside.sum((1, 2)), 1)
     hue, saturation = _hue(mean)
@@ -151,11 +166,11 @@ def _read_motion(video: np.ndarray, thing: _Object) -> str | None:
     down = _steps(thing.y, height) / step
     turn = _steps(_light_angle(video, thing), 2 * math.pi) / (LAG * SPIN)
     strength = {
-        "moving right": _steady(right),
-        "moving left": _steady(-right),
-        "moving down": _steady(down),
-        "moving up": _steady(-down),
-        "spinning": max(_steady(turn), _steady(-turn)),
+        "moving right": _steady_step(right),
+        "moving left": _steady_step(-right),
+        "moving down": _steady_step(down),
+        "moving up": _steady_step(-down),
+        "spinning": max(_steady_step(turn), _steady_step(-turn)),
         "pulsing": _pulse(thing.area) / PULSE_DEPTH,
     }
     best, second = sorted(strength, key=strength.get, reverse=True)[:2]
@@ -167,8 +182,11 @@ def _steps(positions: np.ndarray, period: float) -> np.ndarray:
     return wrapped(positions[LAG:] - positions[:-LAG], period)
 
 
-def _steady(steps: np.ndarray) -> float:
-    """Return the displacement that most of the steps reach, so that neither one jump nor oscillation is a motion."""
+def _steady_step(steps: np.ndarray) -> float:
+    """Return the displacement that 75 % of `steps` reach.
+
+    A single jump or an oscillation has none, and so does not count as motion.
+    """
     return float(np.quantile(steps, 1 - AGREEMENT))
 
 
@@ -181,7 +199,7 @@ def _light_angle(video: np.ndarray, thing: _Object) -> np.ndarray:
 
 
 def _pulse(area: np.ndarray) -> float:
-    """Return the relative amplitude of the sine that fits the object's radius best; 0 if none fits well."""
+    """Return the relative amplitude of the sine that fits the radius best; 0 if none fits well; area (T,) in pixels."""
     radius = np.sqrt(area)
     fits = []
     for rate in PULSE_RATES:
@@ -195,13 +213,20 @@ def _pulse(area: np.ndarray) -> float:
 
 
 def _vote(names: Sequence[str], distance: np.ndarray, *, valid: np.ndarray) -> str | None:
-    """Return the name nearest in most frames, if enough of all agree: distance (T, names), valid (T,)."""
+    """Return the name that is nearest in most of the valid frames, or None.
+
+    Args:
+        names: what is voted for.
+        distance: (T, names).
+        valid: (T,) bool; the other frames do not vote, but count among the frames of which AGREEMENT must agree.
+    """
     votes = Counter(distance[valid].argmin(1).tolist())
     index, count = votes.most_common(1)[0] if votes else (0, 0)
     return names[index] if count >= AGREEMENT * len(distance) else None
 
 
 def _table(colors: Mapping[str, tuple[int, int, int]]) -> np.ndarray:
+    """Return the colours as an array (colours, 3)."""
     return np.array(list(colors.values()), dtype=np.float32)
 
 
@@ -216,7 +241,7 @@ def _hue(rgb: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _offsets(thing: _Object) -> tuple[np.ndarray, np.ndarray]:
-    """Return the pixels from the centroid to each column (T, W) and each row (T, H), the short way around."""
+    """Return the distance in pixels from the centroid to each column (T, W) and row (T, H), the short way around."""
     _, height, width = thing.mask.shape
     return (
         wrapped(np.arange(width) + 0.5 - thing.x[:, None], width),

@@ -1,4 +1,4 @@
-"""Render procedural clips for lvdm.data.captions: one coloured shape on a plain background that moves on a torus.
+"""Render clips for the captions of lvdm.data.captions: one coloured shape on a plain background, moving on a torus.
 
 Every shape is lit from one side: half of it is darker, so that rotation shows on a circle too. Moving shapes have the
 bright half in front. A shape that leaves the picture on one side enters it on the other side, so a clip can have any
@@ -36,7 +36,13 @@ HEIGHT, WIDTH = 64, 96
 
 @dataclass(frozen=True)
 class Pose:
-    """The shape in each of N frames: centre in pixels, angle in radians, size relative to 1; each (N,)."""
+    """The position of the shape in each of N frames; all fields are (N,).
+
+    Attributes:
+        x, y: centre, in pixels of a picture of 64 rows.
+        angle: radians, clockwise on the screen.
+        size: relative to 1.
+    """
 
     x: Tensor
     y: Tensor
@@ -51,8 +57,10 @@ def trajectory(motion: str, frames: Tensor, *, x: float, y: float, phase: float)
     spin are upright; shapes that do not pulse have size 1.
 
     Args:
-        x, y: the centre at frame 0, in pixels.
-        phase: of spinning and pulsing, in turns.
+        motion: one of lvdm.data.captions.MOTIONS.
+        frames: frame numbers (N,), float.
+        x, y: the centre at frame 0, in pixels of a picture of 64 rows.
+        phase: phase of spinning and pulsing at frame 0, in turns.
     """
     dx, dy = DIRECTIONS.get(motion, (0, 0))
     heading = math.atan2(dx, -dy)  # 0 is up, also for shapes that do not move
@@ -62,7 +70,10 @@ def trajectory(motion: str, frames: Tensor, *, x: float, y: float, phase: float)
 
 
 def margins(scene: Scene) -> tuple[float, float]:
-    """Return the distances (across, down) from the sides, in pixels, at which a shape is whole; 0 where it moves."""
+    """Return how far (across, down) a centre must stay from the picture's sides so that the shape crosses none.
+
+    Distances are in pixels of a picture of 64 rows; 0 along the direction in which the shape moves.
+    """
     reach = CIRCUMRADIUS[scene.shape] * (1 + PULSE_DEPTH * (scene.motion == "pulsing"))
     dx, dy = DIRECTIONS.get(scene.motion, (0, 0))
     return 0 if dx else reach, 0 if dy else reach
@@ -126,13 +137,18 @@ class ShapeClips(Dataset):
 
     Args:
         size: number of clips.
-        frames: frames of each clip.
+        frames: frames of each clip, T.
         height, width: pixels.
         scenes: "training", "held_out" or "all".
+        seed: of the random scenes and positions.
         fps: frame rate that the model is told.
-        emphasis: factors by which scenes with a word are more frequent, such as {"spinning": 3}.
+        lead: the second picture lies 1 to `lead` frames before the clip.
+        emphasis: for some words, how many times as frequent their scenes are, such as {"spinning": 3}.
         whole: share of the clips in which the shape crosses no side of the picture, except those that it moves across.
-            Without it, about half of the clips have such a shape.
+            Without it, this is so in about half of the clips.
+
+    Raises:
+        TypeError: `emphasis` has an unknown word, or `whole` is no share from 0 to 1.
     """
 
     size: int
@@ -154,7 +170,7 @@ class ShapeClips(Dataset):
 
     @cached_property
     def choices(self) -> list[Scene]:
-        """Return the scenes, each as often as it is emphasized."""
+        """Return the scenes to draw from, each as often as `emphasis` says."""
         scenes = {"training": TRAINING_SCENES, "held_out": HELD_OUT_SCENES, "all": SCENES}[self.scenes]
         return [scene for scene in scenes for _ in range(prod(self.emphasis.get(word, 1) for word in astuple(scene)))]
 

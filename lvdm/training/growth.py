@@ -1,6 +1,6 @@
-"""Growing an autoencoder: one of half the height and width is trained first, four times as fast, then made larger.
+"""Grow an autoencoder: train it on pictures of half the height and width, four times as fast, and then add a level.
 
-It gets a finer level, as the generators of Karras et al. (2018, arXiv 1710.10196) do, but at once.
+Karras et al. (2018, arXiv 1710.10196) grow generators in this way, but fade the new level in; here it is added at once.
 """
 
 import re
@@ -11,17 +11,24 @@ from torch import Tensor
 _LEVEL = re.compile(r"(?<=coder\.down\.)\d+|(?<=coder\.up\.)\d+")
 
 
-def grown(small: Mapping[str, Tensor], model: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return the weights of `model`, with those of an autoencoder that lacks its finest level where there are such.
+def grown_weights(small: Mapping[str, Tensor], model: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return the weights of `model`, replaced by those of an autoencoder without its finest level where these fit.
 
-    Both are state dicts of an AutoencoderKL's weights, under any prefix. Level i of `small` becomes level i + 1. What
-    the finest level brings along, and whatever has another shape because of it, stays as it is in `model`.
+    Level i of `small` becomes level i + 1 of `model`. Weights of the finest level, and weights whose shape differs
+    because of it, stay as they are in `model`.
+
+    Args:
+        small: state dict of an AutoencoderKL with one level less, under any prefix.
+        model: state dict of the AutoencoderKL to fill, under the same prefix.
 
     Raises:
-        ValueError: hardly any weight has a place in `model`: they are not of the same kind.
+        ValueError: fewer than 80 % of the weights of `small` fit.
     """
     moved = {_LEVEL.sub(lambda level: str(int(level[0]) + 1), name): weight for name, weight in small.items()}
     kept = {name: moved[name] for name in moved.keys() & model.keys() if moved[name].shape == model[name].shape}
     if len(kept) < 0.8 * len(small):
-        raise ValueError(f"init_from: only {len(kept)} of its {len(small)} weights fit the model's autoencoder")
+        raise ValueError(
+            f"init_from: only {len(kept)} of its {len(small)} weights fit the model's autoencoder, "
+            "expected at least 80 % of them"
+        )
     return dict(model) | kept

@@ -24,7 +24,7 @@ from lvdm.training.callbacks import RankSeed, SampleSheets, TrainingProgress
 from lvdm.training.config import Training
 from lvdm.training.diffusion import DiffusionTraining
 from lvdm.training.distillation import DistillationTraining
-from lvdm.training.growth import grown
+from lvdm.training.growth import grown_weights
 from lvdm.training.latents import LatentClips, encode_clips, latent_deviation
 
 AUTOENCODER = "first_stage_model."  # how the names of its weights begin
@@ -91,7 +91,7 @@ def start_from(model: LatentDiffusion, path: str) -> None:
         own = model.state_dict()
         levels = len(model.first_stage_model.decoder.up)
         has_finest = f"{AUTOENCODER}decoder.up.{levels - 1}.block.0.conv1.weight" in state
-        state = own | state if has_finest else grown(state, own)
+        state = own | state if has_finest else grown_weights(state, own)
     elif model.takes_pictures:
         parts = ("embedder.", "image_proj_model.")
         fresh = {name: value for name, value in model.state_dict().items() if name.startswith(parts)}

@@ -1,4 +1,4 @@
-"""The judge of generated journeys: right on rendered clips, also when they are degraded, and not to be fooled."""
+"""The reader of journeys is right on rendered and on degraded clips, and reads nothing where there is nothing."""
 
 from dataclasses import replace
 from random import Random
@@ -16,13 +16,14 @@ BUS = Scene(Words("bus", "green", "left", "fast", "forest", "sunset"), Look("yel
 
 
 def sample(count: int, **size: int) -> list[tuple[Scene, np.ndarray]]:
+    """Return `count` random scenes with 8 frames of each; `size` may have height and width."""
     random = Random(7)
     scenes = [random_scene(random, "all") for _ in range(count)]
     return [(scene, render(scene, random.randrange(10**6), 8, **size).frames) for scene in scenes]
 
 
 def share_right(clips: list[tuple[Scene, np.ndarray]]) -> float:
-    """Share of clips that are read right in every word, the second colour among them."""
+    """Return the share of clips of which every word and the second colour are read right."""
     judged = [score(read_clip(frames), scene.words, scene.look.second) for scene, frames in clips]
     return np.mean([all(words.values()) for words in judged])
 
@@ -52,20 +53,20 @@ def test_speed_and_scroll_are_measured():
     assert (mirrored.direction, mirrored.facing, mirrored.speed > 0) == ("right", "right", True)
 
 
-def test_facing_is_the_subjects_and_direction_the_grounds():
+def test_facing_is_read_from_the_subject_and_direction_from_the_ground():
     backwards = read_clip(render(BUS, 50, 8).frames[::-1])
     assert (backwards.facing, backwards.direction, backwards.pace) == ("left", "right", "fast")
 
 
-def test_a_roof_that_changes_its_colour_is_seen():
+def test_a_change_of_the_second_colour_is_read():
     other = replace(BUS, look=replace(BUS.look, second="red"))
     frames = np.concatenate([render(BUS, 0, 32).frames, render(other, 32, 16).frames])
     assert [reading.second for reading in read_windows(frames)] == ["yellow", "yellow", "red"]
     assert read_video(frames).second == "yellow"
-    assert read_video(frames[16:]).second is None  # one window each
+    assert read_video(frames[16:]).second is None  # one window of each colour
 
 
-def test_windows_follow_changes():
+def test_windows_show_changes_of_time_and_place():
     scene = replace(BUS, changes=(Change(16, time="night"), Change(48, place="city")))
     readings = read_windows(render(scene, 0, 80).frames)
     assert [reading.time for reading in readings][::2] == ["sunset", "night", "night"]
@@ -74,7 +75,7 @@ def test_windows_follow_changes():
     assert len(read_windows(render(scene, 0, 20).frames, step=2)) == 3
 
 
-def test_nothing_is_read_where_nothing_is():
+def test_nothing_is_read_from_noise_or_a_plain_colour():
     noise = np.random.default_rng(1).integers(0, 256, (8, 128, 192, 3), dtype=np.uint8)
     plain = np.full((8, 128, 192, 3), 200, np.uint8)
     for frames in (noise, plain):
@@ -82,7 +83,7 @@ def test_nothing_is_read_where_nothing_is():
         assert (reading.subject, reading.color, reading.second, reading.facing, reading.speed) == (None,) * 5
 
 
-def test_a_scene_without_its_subject_has_none():
+def test_no_subject_is_read_from_scenery_alone():
     clip = render(BUS, 0, 8, height=128, width=192)
     frames = clip.frames.copy()
     frames[:, :, 20:172] = np.tile(frames[:, :, :19], (1, 1, 8, 1))  # scenery where the bus is
@@ -94,17 +95,17 @@ def test_a_scene_without_its_subject_has_none():
 @pytest.mark.parametrize(
     "frames", [np.zeros((3, 64, 96, 3), np.uint8), np.zeros((8, 64, 96, 3)), np.zeros((8, 64, 96))]
 )
-def test_frames_of_another_kind(frames):
+def test_frames_of_another_shape_or_type_are_rejected(frames):
     with pytest.raises(ValueError, match="expected uint8"):
         read_clip(frames)
     with pytest.raises(ValueError, match="expected uint8"):
         scroll_steps(frames)
 
 
-def test_frames_that_are_too_narrow():
+def test_frames_that_are_too_narrow_are_rejected():
     with pytest.raises(ValueError, match="frames are 64 x 64, expected a width of 96 or more"):
         read_clip(np.zeros((8, 64, 64, 3), np.uint8))
 
 
-def test_wide_frames_are_read_in_the_middle():
+def test_only_the_middle_of_wide_frames_is_read():
     assert all(score(read_clip(render(BUS, 3, 8, height=64, width=128).frames), BUS.words, "yellow").values())

@@ -1,4 +1,4 @@
-"""The world of journeys: frames are functions of scene and number, with the truth about them; captions both ways."""
+"""Journeys: each frame depends only on scene and number, its ground truth is right, and captions parse back."""
 
 from collections import Counter
 from dataclasses import fields, replace
@@ -41,7 +41,7 @@ SCENES = [
 
 
 @pytest.mark.parametrize("scene", SCENES, ids=SUBJECTS)
-def test_a_frame_is_a_function_of_scene_and_number(scene):
+def test_a_frame_depends_only_on_scene_and_number(scene):
     long = render(scene, 990, 6, **SMALL)
     late = render(scene, 993, 2, **SMALL)
     for name in ("frames", "mask", "scroll"):
@@ -52,8 +52,8 @@ def test_a_frame_is_a_function_of_scene_and_number(scene):
 
 
 @pytest.mark.parametrize("scene", SCENES, ids=SUBJECTS)
-def test_truth_agrees_with_pixels(scene):
-    """Painting a colour otherwise changes just the pixels that its mask covers."""
+def test_colour_masks_cover_the_pixels_of_that_colour(scene):
+    """Give the subject another colour; the pixels that the mask of the colour covers must change."""
     first = render(scene, 40, 1)
     for channel, other in (
         (1, replace(scene, words=replace(scene.words, color="yellow"))),
@@ -69,17 +69,17 @@ def test_truth_agrees_with_pixels(scene):
         np.testing.assert_allclose(np.median(first.frames[0][first.mask[0, ..., channel] > 250], 0), color, atol=1)
 
 
-def test_masks_are_of_the_subject_and_its_parts():
+def test_colour_masks_lie_within_the_subject_mask():
     for scene in SCENES:
         subject, main, second = np.moveaxis(render(scene, 7, 1).mask[0].astype(int), -1, 0)
         assert (main + second <= subject + 3).all()
         rows = np.flatnonzero((subject > 128).any(1))
         assert rows[-1] - rows[0] >= 54  # the middle half of a picture of 128 rows
-        assert subject[:, :20].max() == 0  # at the sides is scenery alone
+        assert subject[:, :20].max() == 0  # only scenery at the sides
         assert subject[:, -20:].max() == 0
 
 
-def test_facing_is_a_mirror_of_the_subject():
+def test_facing_left_is_the_mirror_image_of_facing_right():
     words = replace(CAR, pace="standing still")
     right, left = (
         render(Scene(replace(words, direction=way), Look("white")), 0, 1).mask[0] for way in ("right", "left")
@@ -88,7 +88,7 @@ def test_facing_is_a_mirror_of_the_subject():
     assert not np.array_equal(left, right)
 
 
-def test_what_stands_still_does_and_what_moves_never_repeats():
+def test_a_still_scene_does_not_change_and_a_moving_one_never_repeats():
     still = render(Scene(replace(CAR, pace="standing still", place="desert"), Look("white")), 0, 40, **SMALL)
     assert (still.frames == still.frames[0]).all()
     assert not still.scroll.any()
@@ -99,7 +99,7 @@ def test_what_stands_still_does_and_what_moves_never_repeats():
     assert len(pictures) == 200
 
 
-def test_the_ground_moves_as_far_as_the_truth_says():
+def test_the_ground_moves_as_far_as_scroll_says():
     for direction, sign in (("right", 1), ("left", -1)):
         for pace, speed in (("slowly", 1.5), ("fast", 7.0)):
             scene = Scene(replace(CAR, direction=direction, pace=pace), Look("white"), seed=2)
@@ -111,7 +111,7 @@ def test_the_ground_moves_as_far_as_the_truth_says():
             assert np.abs(kept - moved).max() <= 1
 
 
-def test_hashes_are_even_and_stay_what_they_are():
+def test_hashes_are_uniform_and_have_fixed_values():
     values = np.array([hashed(5, cell, 1) for cell in range(-2000, 2000)])
     assert abs(values.mean() - 0.5) < 0.02
     assert abs(np.corrcoef(values[:-1], values[1:])[0, 1]) < 0.05
@@ -123,13 +123,13 @@ def test_hashes_are_even_and_stay_what_they_are():
 HASHES = {(0,): 0.42857, (1, 2): 0.714323, (-7, 3): 0.246165}
 
 
-def test_every_kind_of_scenery_can_be_drawn():
+def test_every_kind_and_variant_of_scenery_has_parts():
     for kind, parts in KINDS.items():
         for variant in range(VARIANTS):
             assert list(parts(variant)), (kind, variant)
 
 
-def test_day_becomes_night_and_the_city_a_forest():
+def test_a_change_of_time_fades_and_a_change_of_place_enters_from_the_front():
     scene = Scene(CAR, Look("white"), seed=4, changes=(Change(20, time="night"), Change(60, place="forest")))
     assert [scene.words_at(frame).time for frame in (20, 27, 28, 99)] == ["day", "day", "night", "night"]
     assert [scene.words_at(frame).place for frame in (67, 68)] == ["city", "forest"]
@@ -142,24 +142,26 @@ def test_day_becomes_night_and_the_city_a_forest():
     halfway = render(scene, 68, 1).frames[0].astype(int)
     night = {place: replace(CAR, time="night", place=place) for place in ("city", "forest")}
     city, forest = (render(replace(scene, words=words, changes=()), 68, 1).frames[0] for words in night.values())
-    assert np.abs(halfway[:, :12] - city[:, :12]).max() <= 1  # the forest comes from the right, where the car goes
+    assert (
+        np.abs(halfway[:, :12] - city[:, :12]).max() <= 1
+    )  # the forest enters from the right, where the car is heading
     assert np.abs(halfway[:, -12:] - forest[:, -12:]).max() <= 1
 
 
-def test_captions_parse_back():
+def test_captions_parse_back_to_their_words():
     captions = [caption_of(words) for words in ALL_WORDS]
     assert len(set(captions)) == len(ALL_WORDS)
     assert [parse_caption(caption) for caption in captions] == list(ALL_WORDS)
 
 
-def test_partial_captions_parse_back_too():
+def test_captions_with_fewer_words_parse_back_to_their_words():
     random = Random(0)
     for words in ALL_WORDS[::5]:
         partial = with_fewer_words(words, random, 0.5)
         assert parse_caption(caption_of(partial)) == partial
 
 
-def test_captions_are_english():
+def test_captions_have_the_expected_wording():
     assert (
         caption_of(replace(CAR, pace="slowly", time="night"))
         == "a red car driving slowly to the right through a city at night"
@@ -184,12 +186,12 @@ def test_captions_are_english():
         "a red car driving quickly to the left through a city by day",
     ],
 )
-def test_other_captions_are_not_of_the_grammar(caption):
+def test_captions_outside_the_grammar_are_rejected(caption):
     with pytest.raises(ValueError, match="is not a caption of the journeys grammar; an example: 'a red car"):
         parse_caption(caption)
 
 
-def test_a_fifth_is_held_out_and_every_pair_of_words_is_trained_on():
+def test_a_fifth_of_all_combinations_is_held_out_and_every_pair_of_words_is_trained_on():
     assert 0.18 < len(HELD_OUT_WORDS) / len(ALL_WORDS) < 0.22
     assert set(HELD_OUT_WORDS).isdisjoint(TRAINING_WORDS)
     assert HELD_OUT_WORDS[0] == Words("car", "red", "left", "standing still", "city", "day")
@@ -202,7 +204,7 @@ def test_a_fifth_is_held_out_and_every_pair_of_words_is_trained_on():
         assert pairs[0] == pairs[1]
 
 
-def test_random_scenes_cover_the_world():
+def test_random_scenes_use_every_word():
     random = Random(1)
     scenes = [random_scene(random, "training") for _ in range(600)]
     assert not any(scene.words.held_out for scene in scenes)
@@ -217,7 +219,7 @@ def test_random_scenes_cover_the_world():
         assert change.begin + CHANGE_FRAMES > 100
 
 
-def test_varied_words_are_even():
+def test_varied_words_use_all_words_about_equally_often():
     chosen = varied_words(60)
     assert set(chosen) <= set(HELD_OUT_WORDS)
     assert len(set(chosen)) == 60
@@ -229,7 +231,7 @@ def test_varied_words_are_even():
         varied_words(9999)
 
 
-def test_prompt_files_are_of_the_grammar():
+def test_prompt_files_hold_captions_of_the_grammar():
     held_out = (ROOT / "prompts/journeys_held_out.txt").read_text().splitlines()
     assert held_out == [caption_of(words) for words in varied_words(60)]
     default = [parse_caption(line) for line in (ROOT / "prompts/journeys.txt").read_text().splitlines()]
@@ -237,7 +239,7 @@ def test_prompt_files_are_of_the_grammar():
         assert len({getattr(words, name) for words in default}) == len(default) == 3
 
 
-def test_clips_are_what_training_takes():
+def test_clips_have_the_items_that_training_expects_and_are_repeatable():
     clips = read_dataset({"kind": "journeys", "size": 4, "frames": 3, **SMALL, "changing": 0.5, "seed": 8})
     again = JourneyClips(4, frames=3, **SMALL, changing=0.5, seed=8)
     for index in range(4):
@@ -269,12 +271,12 @@ def test_clips_are_what_training_takes():
         ({"subject": "aeroplane", "place": "sky", "pace": "standing still"}, "an aeroplane cannot stand still"),
     ],
 )
-def test_words_that_the_world_does_not_have(change, message):
+def test_unknown_or_impossible_words_are_rejected(change, message):
     with pytest.raises(ValueError, match=message):
         Scene(replace(CAR, **change), Look("white"))
 
 
-def test_bad_scenes_clips_and_sizes_are_named():
+def test_errors_name_the_bad_value_and_what_is_allowed():
     with pytest.raises(ValueError, match="second colour is 'red', allowed are yellow"):
         Scene(CAR, Look("red"))
     with pytest.raises(ValueError, match="changes begin at frames 5 and 20, expected at least 16 frames between them"):

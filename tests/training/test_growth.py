@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from lvdm.models.autoencoder import AutoencoderKL
-from lvdm.training.growth import grown
+from lvdm.training.growth import grown_weights
 
 
 def autoencoder(ch: int, ch_mult: list[int]) -> AutoencoderKL:
@@ -14,7 +14,7 @@ def autoencoder(ch: int, ch_mult: list[int]) -> AutoencoderKL:
 
 def test_levels_move_up_by_one():
     small, large = autoencoder(8, [1, 2, 2]).state_dict(), autoencoder(4, [1, 2, 4, 4]).state_dict()
-    weights = grown(small, large)
+    weights = grown_weights(small, large)
     assert {name: weight.shape for name, weight in weights.items()} == {name: w.shape for name, w in large.items()}
     autoencoder(4, [1, 2, 4, 4]).load_state_dict(weights)
     for name, source in {
@@ -33,4 +33,4 @@ def test_levels_move_up_by_one():
 def test_autoencoders_of_another_kind_do_not_grow():
     small, large = autoencoder(6, [1, 2, 2]).state_dict(), autoencoder(4, [1, 2, 4, 4]).state_dict()
     with pytest.raises(ValueError, match=r"init_from: only \d+ of its \d+ weights fit the model's autoencoder"):
-        grown(small, large)
+        grown_weights(small, large)

@@ -1,11 +1,11 @@
-"""The journeys grammar, both ways: words to a caption in English, and a caption to its words.
+"""Turn the words of a journey into an English caption, and a caption back into its words. The grammar is
 
     a {color} {car | bus | sailing boat | aeroplane}  or  a person in {color}
     {driving | sailing | flying | walking} [slowly | fast] [to the {left | right}]
     or  standing still [and facing {left | right}]
     [through a {city | desert | forest} | on the sea | through the sky]  [by day | at sunset | at night]
 
-What stands in brackets, and the colour, may be left out. Needs no torch.
+The parts in brackets and the colour may be left out. This module does not import torch.
 """
 
 import re
@@ -18,13 +18,14 @@ EXAMPLE = "a red car driving slowly to the left through a city at night"
 
 
 def _place_phrase(place: str, *, moving: bool) -> str:
+    """Return a place with its preposition and article, such as "through a city"."""
     if place == "sea":
         return "on the sea"
     return f"{'through' if moving else 'in'} {'the' if place == 'sky' else 'a'} {place}"
 
 
 def caption_of(words: Words) -> str:
-    """Say `words` in English; those that are None are left out."""
+    """Return the caption of `words`; words that are None are left out."""
     color = words.color or ""
     if words.subject == "person":
         thing = f"a person in {color}" if color else "a person"
@@ -42,14 +43,15 @@ def caption_of(words: Words) -> str:
 
 
 def _article(noun: str) -> str:
+    """Return the indefinite article of a noun."""
     return "an" if noun[0] in "aeiou" else "a"
 
 
 def parse_caption(caption: str) -> Words:
-    """Return the words of a caption; those that it leaves out are None, but for the pace, which is then "steadily".
+    """Return the words of a caption. Words that it leaves out are None, except the pace, which is "steadily" then.
 
     Raises:
-        ValueError: the grammar has no such caption.
+        ValueError: the caption does not belong to the grammar.
     """
     match = _CAPTION.fullmatch(" ".join(caption.lower().split()))
     if match is None:
@@ -66,6 +68,7 @@ def parse_caption(caption: str) -> Words:
 
 
 def _choice(name: str, choices: tuple[str, ...] | dict) -> str:
+    """Return a regular expression for one of `choices`, as a group with this name."""
     return f"(?P<{name}>{'|'.join(choices)})"
 
 

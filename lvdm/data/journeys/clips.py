@@ -1,4 +1,4 @@
-"""Journeys as training data."""
+"""Provide random journeys as a data set for training."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,17 +14,30 @@ from lvdm.data.journeys.random_scenes import SPLITS, random_scene, with_change, 
 from lvdm.data.journeys.render import render
 from lvdm.data.journeys.scene import Scene
 
-LATEST = 1 << 20  # clips begin anywhere before this frame
+MAX_BEGIN = 1 << 20  # the first frame of a clip is drawn below this number
 
 
 @dataclass(frozen=True)
 class JourneyClips(Dataset):
-    """A data set of `size` random clips: {"video" (3, T, H, W) in [-1, 1], "mask" (1, T, H, W), "caption", "fps"}.
+    """A data set of random clips; item i depends only on `seed` and i.
 
-    And "pictures" (2, 3, H, W), which a clip may go on from: its first frame, and one of up to `lead` frames before; a
-    `lead` of 0 leaves the second out. Item i is a function of (seed, i) alone. `scenes` is "training", "held_out" or
-    "all". In a share `changing` of the clips place or time changes, and the caption says what the last frame shows. A
-    caption leaves out each word of colour, direction, place and time with probability `word_dropout`.
+    Items are {"video" (3, T, H, W) in [-1, 1], "mask" (1, T, H, W) in [0, 1], "caption", "fps", "pictures" (P, 3, H, W)
+    in [-1, 1]}. The pictures are what a clip may be conditioned on: its first frame, and a frame from before it. The
+    caption describes the last frame of the clip.
+
+    Args:
+        size: number of clips.
+        frames: frames of each clip, T.
+        height, width: pixels.
+        scenes: "training", "held_out" or "all".
+        seed: of the random scenes.
+        fps: frame rate that the model is told.
+        lead: the second picture lies 1 to `lead` frames before the clip; 0 leaves it out (P = 1 instead of 2).
+        changing: share of the clips in which the place or the time of day changes, from 0 to 1.
+        word_dropout: probability with which a caption leaves out each of colour, direction, place and time.
+
+    Raises:
+        TypeError: `scenes` is unknown, or `changing` or `word_dropout` is no share from 0 to 1.
     """
 
     size: int
@@ -49,12 +62,12 @@ class JourneyClips(Dataset):
         return self.size
 
     def scene(self, index: int) -> tuple[Scene, int, str]:
-        """The scene of item `index`, its first frame, and its caption."""
+        """Return the scene of item `index`, the number of its first frame, and its caption."""
         if not 0 <= index < self.size:
             raise IndexError(index)
         random = Random(f"{self.seed} {index}")
         scene = random_scene(random, self.scenes)
-        begin = random.randrange(LATEST)
+        begin = random.randrange(MAX_BEGIN)
         if random.random() < self.changing:
             scene = with_change(scene, random, begin, self.frames)
         words = with_fewer_words(scene.words_at(begin + self.frames - 1), random, self.word_dropout)
@@ -79,5 +92,5 @@ class JourneyClips(Dataset):
 
 
 def _to_tensor(frames: np.ndarray) -> Tensor:
-    """Frames (T, H, W, 3) uint8 to (T, 3, H, W) in [-1, 1]."""
+    """Convert frames (T, H, W, 3) uint8 to (T, 3, H, W) in [-1, 1]."""
     return torch.from_numpy(np.ascontiguousarray(frames)).permute(0, 3, 1, 2).float() / 127.5 - 1

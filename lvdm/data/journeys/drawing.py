@@ -1,6 +1,7 @@
-"""Anti-aliased vector drawing: everything is a polygon with round corners, blended into a canvas where it covers it.
+"""Draw anti-aliased polygons with round corners.
 
-Lengths are in units until `Placement` takes them to pixels; x grows to the right and y downwards.
+Lengths are in units (128 to the height of a picture) until a `Placement` converts them to pixels. x grows to the right,
+y downwards.
 """
 
 import math
@@ -14,9 +15,14 @@ Color = tuple[float, float, float]  # RGB, 0-255
 
 @dataclass(frozen=True)
 class Part:
-    """A polygon through `points` (N, 2) in units, widened by `radius`: a disc for N = 1, a rounded line for N = 2.
+    """A polygon with round corners: a disc if it has one point, a rounded line if it has two.
 
-    `label` is "main", "second" or "other". What `glows` is as bright at night as by day.
+    Attributes:
+        points: corners (N, 2), in units.
+        radius: by how much the polygon is widened on all sides, in units.
+        color: RGB, 0-255, in daylight.
+        label: "main" or "second" if the part shows that colour of the subject, else "other".
+        glows: whether the part is as bright at night as by day, such as a lamp.
     """
 
     points: np.ndarray
@@ -27,15 +33,17 @@ class Part:
 
 
 def part(color: Color, radius: float, *points: tuple[float, float], label: str = "other", glows: bool = False) -> Part:
+    """Return the polygon through `points`, each (x, y) in units."""
     return Part(np.array(points), radius, color, label, glows)
 
 
 def box(color: Color, left: float, top: float, right: float, bottom: float, *, glows: bool = False) -> Part:
+    """Return a rectangle with sharp corners; its sides are in units."""
     return part(color, 0.0, (left, top), (right, top), (right, bottom), (left, bottom), glows=glows)
 
 
 def shaded(color: Color, share: float) -> Color:
-    """Darker for a share below 1; lighter, towards white, for one above 1."""
+    """Return a darker colour for a share below 1, and a lighter one, up to white at 2, for a share above 1."""
     if share <= 1:
         return tuple(channel * share for channel in color)
     return tuple(channel + (255 - channel) * (share - 1) for channel in color)
@@ -43,7 +51,14 @@ def shaded(color: Color, share: float) -> Color:
 
 @dataclass(frozen=True)
 class Placement:
-    """Where local coordinates lie: turned (radians, clockwise), scaled, mirrored, moved to (x, y) pixels."""
+    """The map from local coordinates in units to pixels: turn, scale, mirror left and right, then move.
+
+    Attributes:
+        x, y: the pixel of the local origin.
+        scale: pixels per unit.
+        mirrored: whether left and right are exchanged.
+        turn: radians, clockwise on the screen.
+    """
 
     x: float
     y: float
@@ -52,20 +67,34 @@ class Placement:
     turn: float = 0.0
 
     def pixels(self, points: np.ndarray) -> np.ndarray:
-        """Points (N, 2) in units to pixels."""
+        """Convert points (N, 2) from units to pixels."""
         cos, sin = self.scale * math.cos(self.turn), self.scale * math.sin(self.turn)
         turned = points @ np.array([[cos, sin], [-sin, cos]])
         return turned * (-1.0 if self.mirrored else 1.0, 1.0) + np.array([self.x, self.y])
 
 
 def draw(canvas: np.ndarray, parts: Iterable[Part], placement: Placement, ink: Callable[[Part], np.ndarray]) -> None:
-    """Blend parts into `canvas` (H, W, C), one above the other; `ink` gives the (C,) that a part is drawn with."""
+    """Blend parts into `canvas` (H, W, C) in place, later parts over earlier ones.
+
+    Args:
+        canvas: the picture to draw into.
+        parts: the parts, from the back to the front.
+        placement: where the parts lie on the canvas.
+        ink: returns the channels (C,) that a part is drawn with.
+    """
     for piece in parts:
         stamp(canvas, placement.pixels(piece.points), piece.radius * placement.scale, ink(piece))
 
 
 def stamp(canvas: np.ndarray, points: np.ndarray, radius: float, ink: np.ndarray) -> None:
-    """Blend `ink` (C,) into `canvas` (H, W, C) where the rounded polygon (N, 2) in pixels covers it."""
+    """Blend `ink` (C,) into `canvas` (H, W, C) in place, where the polygon with round corners covers it.
+
+    Args:
+        canvas: the picture to draw into.
+        points: corners (N, 2), in pixels.
+        radius: by how much the polygon is widened on all sides, in pixels.
+        ink: the channels that are drawn.
+    """
     height, width = canvas.shape[:2]
     left, top = np.maximum(np.floor(points.min(0) - radius - 1).astype(int), 0)
     right, bottom = np.ceil(points.max(0) + radius + 1).astype(int)
@@ -79,13 +108,18 @@ def stamp(canvas: np.ndarray, points: np.ndarray, radius: float, ink: np.ndarray
 
 
 def signed_distance(points: np.ndarray, columns: np.ndarray, rows: np.ndarray) -> np.ndarray:
-    """Distance (h, w) of pixel centres to the outline of the polygon through `points` (N, 2); negative inside."""
-    x = columns[None, None, :] - points[:, 0, None, None]  # (N, 1, w), from every corner
+    """Return the distance (h, w) of each pixel's centre to the outline of a polygon, in pixels; negative inside.
+
+    Args:
+        points: corners (N, 2), in pixels.
+        columns, rows: x (w,) and y (h,) of the pixels' centres.
+    """
+    x = columns[None, None, :] - points[:, 0, None, None]  # (N, 1, w): distance to each corner
     y = rows[None, :, None] - points[:, 1, None, None]  # (N, h, 1)
     if len(points) == 1:
         return np.sqrt(x[0] ** 2 + y[0] ** 2)
     edges = np.roll(points, -1, 0) - points
-    if len(points) == 2:  # there and back are the same edge
+    if len(points) == 2:  # the edge back is the same edge
         x, y, edges = x[:1], y[:1], edges[:1]
     edge_x, edge_y = edges[:, 0, None, None], edges[:, 1, None, None]
     along = x * (edge_x / (edge_x**2 + edge_y**2)) + y * (edge_y / (edge_x**2 + edge_y**2))

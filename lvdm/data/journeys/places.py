@@ -1,4 +1,7 @@
-"""The five places and three times of day: skies, grounds, and layers of things that scroll past at their own depth."""
+"""Define the five places and three times of day: sky, ground, and layers of things that scroll at different speeds.
+
+Lengths are in units, 128 to the height of a picture; heights are measured from the top of the picture.
+"""
 
 from dataclasses import dataclass
 
@@ -7,11 +10,17 @@ from lvdm.data.journeys.drawing import Color
 
 @dataclass(frozen=True)
 class Layer:
-    """An endless row of things of one kind.
+    """An endless row of things of one kind. Number i stands near i times `spacing`; a hash of i decides its details.
 
-    Thing number i stands near `spacing` i units, on a height between `rows` (units from the top of the picture), or is
-    left out; which, a hash of i decides. `depth` is how far the layer moves when the ground moves by 1; `drift` is how
-    far the wind moves it in a frame.
+    Attributes:
+        kind: a key of scenery.KINDS.
+        depth: how far the layer scrolls when the ground scrolls by 1; smaller is farther away.
+        spacing: distance between things, in units.
+        rows: the foot of a thing lies between these two heights, in units from the top.
+        presence: share of the things that are drawn.
+        drift: how far the wind moves the layer to the left in each frame, in units.
+        scale: size of the things, relative to 1.
+        front: whether the layer is drawn over the subject.
     """
 
     kind: str
@@ -21,12 +30,20 @@ class Layer:
     presence: float = 1.0
     drift: float = 0.0
     scale: float = 1.0
-    front: bool = False  # nearer than the subject
+    front: bool = False
 
 
 @dataclass(frozen=True)
 class Ridge:
-    """A line of hills: `base` units from the top, `rise` units high, features `length` units long."""
+    """A line of hills, filled down to the horizon.
+
+    Attributes:
+        color: RGB, 0-255, in daylight.
+        depth: how far the hills scroll when the ground scrolls by 1.
+        base: where the valleys lie, in units from the top.
+        rise: the height of the hills above `base`, in units.
+        length: the width of a hill, in units.
+    """
 
     color: Color
     depth: float
@@ -37,9 +54,13 @@ class Ridge:
 
 @dataclass(frozen=True)
 class Place:
-    """`horizon`: units from the top where the sky ends. `bands`: (top, colour) of the ground's strips, downwards.
+    """The picture of a place.
 
-    `subject` is the row that subjects touch, or the aeroplane's middle.
+    Attributes:
+        horizon: where the sky ends, in units from the top.
+        subject: where subjects touch ground or water, or the aeroplane's middle, in units from the top.
+        bands: (top, colour) of the strips of the ground, downwards.
+        layers: what scrolls past, from the back to the front.
     """
 
     horizon: float
@@ -128,13 +149,23 @@ PLACE = {
 
 @dataclass(frozen=True)
 class Light:
-    """A time of day: the sky's colours from the top to the horizon, and what things and subjects are multiplied by."""
+    """The light at a time of day.
+
+    Attributes:
+        sky: colours of the sky, from the top to the horizon.
+        scenery: factors of red, green and blue by which the colours of scenery and ground are multiplied.
+        subject: the same factors for the subject.
+        disc: colour of the sun or the moon.
+        disc_at: centre of the sun or the moon: share of the width, units from the top.
+        disc_radius: units.
+        stars: how many there are.
+    """
 
     sky: tuple[Color, ...]
-    scenery: Color  # shares of red, green and blue
+    scenery: Color
     subject: Color
-    disc: Color  # of sun or moon
-    disc_at: tuple[float, float]  # share of the width, units from the top
+    disc: Color
+    disc_at: tuple[float, float]
     disc_radius: float
     stars: int = 0
 

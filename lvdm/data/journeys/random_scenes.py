@@ -1,4 +1,4 @@
-"""Scenes drawn at random, for training and for tests. Needs no torch."""
+"""Draw random scenes for training and for tests. This module does not import torch."""
 
 from collections import Counter
 from dataclasses import astuple, replace
@@ -23,23 +23,24 @@ from lvdm.data.journeys.scene import (
     Words,
 )
 
-SIZES = 0.94, 1.05  # of subjects, relative to 1
+SIZES = 0.94, 1.05  # smallest and largest size of a subject
 SPLITS = {"training": TRAINING_WORDS, "held_out": HELD_OUT_WORDS, "all": ALL_WORDS}
 
 
 @lru_cache
 def _words_of(split: str, subject: str) -> tuple[Words, ...]:
+    """Return the combinations of words of a split that have this subject."""
     return tuple(words for words in SPLITS[split] if words.subject == subject)
 
 
 def random_scene(random: Random, split: str = "training") -> Scene:
-    """Return a scene without changes; every subject is as likely as the others."""
+    """Return a random scene of a split, without changes. All subjects are equally likely."""
     words = random.choice(_words_of(split, random.choice(SUBJECTS)))
     return Scene(words, random_look(random, words), seed=random.randrange(1 << 32))
 
 
 def random_look(random: Random, words: Words) -> Look:
-    """Return a look for a subject of these words."""
+    """Return a random look; its second colour differs from the colour in `words`."""
     return Look(
         second=random.choice([name for name in SECOND_COLORS if name != words.color]),
         skin=random.randrange(len(SKINS)),
@@ -50,10 +51,12 @@ def random_look(random: Random, words: Words) -> Look:
 
 
 def varied_words(count: int, split: str = "held_out") -> list[Words]:
-    """Return combinations in which every word comes about as often as its alternatives; always the same ones.
+    """Return `count` combinations of words in which the alternatives of a word are about equally frequent.
+
+    The result depends only on the arguments.
 
     Raises:
-        ValueError: the split has fewer.
+        ValueError: `count` is below 1, or the split has fewer combinations.
     """
     choices = list(SPLITS[split])
     if not 1 <= count <= len(choices):
@@ -70,9 +73,15 @@ def varied_words(count: int, split: str = "held_out") -> list[Words]:
 
 
 def with_change(scene: Scene, random: Random, begin: int, count: int) -> Scene:
-    """Return `scene` with a change of time, or of place, of which frames `begin`, ..., `begin + count - 1` show some.
+    """Return `scene` with one change of time or place that is partly visible in a clip.
 
-    What stands still does not change its place, nor does what has only one.
+    The place changes only if the subject moves and travels through more than one place.
+
+    Args:
+        scene: a scene without changes.
+        random: draws the change and the frame at which it begins.
+        begin: number of the clip's first frame.
+        count: number of the clip's frames.
     """
     words = scene.words
     places = [place for place in PLACES_OF[words.subject] if place != words.place]
@@ -83,6 +92,6 @@ def with_change(scene: Scene, random: Random, begin: int, count: int) -> Scene:
 
 
 def with_fewer_words(words: Words, random: Random, dropout: float) -> Words:
-    """Return `words` with each of colour, direction, place and time left out with probability `dropout`."""
+    """Return `words` with each of colour, direction, place and time replaced by None with probability `dropout`."""
     dropped = {name: None for name in ("color", "direction", "place", "time") if random.random() < dropout}
     return replace(words, **dropped)

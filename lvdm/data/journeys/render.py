@@ -1,4 +1,4 @@
-"""Frames of a journey, each a function of the scene and the frame's number, with the truth about every one."""
+"""Render the frames of a journey with their ground truth. A frame depends only on the scene and its own number."""
 
 import math
 from dataclasses import dataclass, replace
@@ -8,22 +8,25 @@ import numpy as np
 
 from lvdm.data.journeys.drawing import Part, Placement, draw, stamp
 from lvdm.data.journeys.places import LIGHT, PLACE, Layer, Ridge
-from lvdm.data.journeys.scene import Scene, Words, changed
+from lvdm.data.journeys.scene import Scene, Words, words_after
 from lvdm.data.journeys.scenery import KINDS, VARIANTS, hashed
 from lvdm.data.journeys.subjects import parts_of, sway
 
-UNITS = 128  # of length, in the height of a picture
-SUBPIXELS = 4  # things stand at multiples of a quarter of a pixel, so that their pictures can be kept
-REACH = 64  # units: no thing is wider
+UNITS = 128  # units of length in the height of a picture
+SUBPIXELS = 4  # things stand at multiples of a quarter of a pixel, so that their sprites can be cached
+REACH = 64  # units; things whose foot is farther outside the picture do not show
 
 
 @dataclass(frozen=True)
 class Rendered:
-    """T frames (T, H, W, 3) uint8 and what is true of each of them.
+    """T rendered frames and their ground truth.
 
-    `mask` (T, H, W, 3) uint8 is the share of each pixel, in 0..255, that the subject covers, that its main colour
-    covers, and that its second colour covers. `scroll` (T,) is the way travelled, in units to the right; `words` are
-    those of each frame.
+    Attributes:
+        frames: (T, H, W, 3) uint8, RGB.
+        mask: (T, H, W, 3) uint8: the share of each pixel, from 0 to 255, that is covered by the subject, by its main
+            colour and by its second colour.
+        scroll: (T,) distance that the subject has travelled since frame 0, in units, positive to the right.
+        words: the words that describe each frame.
     """
 
     frames: np.ndarray
@@ -33,10 +36,16 @@ class Rendered:
 
 
 def render(scene: Scene, begin: int, count: int, *, height: int = 128, width: int = 192) -> Rendered:
-    """Render frames `begin`, ..., `begin + count - 1` of `scene`.
+    """Render consecutive frames of a scene.
+
+    Args:
+        scene: what to render.
+        begin: number of the first frame; may be negative.
+        count: number of frames, T.
+        height, width: pixels, at least 16.
 
     Raises:
-        ValueError: no frames, or a picture too small to show anything.
+        ValueError: `count` is below 1, or the picture is too small.
     """
     if count < 1:
         raise ValueError(f"count is {count}, expected at least 1 frame")
@@ -53,11 +62,11 @@ def render(scene: Scene, begin: int, count: int, *, height: int = 128, width: in
 
 
 def _frame(scene: Scene, number: int, height: int, width: int) -> np.ndarray:
-    """One frame and its masks, (H, W, 6) uint8; in the middle of a change, of what was before and what comes."""
+    """Return frame `number` with its masks, (H, W, 6) uint8; during a change, a blend of before and after it."""
     words = scene.words
     for change in scene.changes:
         progress = change.progress(number)
-        after = changed(words, change)
+        after = words_after(words, change)
         if 0 < progress < 1:
             share = np.float32(progress)
             if change.place:
@@ -72,14 +81,20 @@ def _frame(scene: Scene, number: int, height: int, width: int) -> np.ndarray:
 
 
 def _wipe(progress: float, width: int, *, from_right: bool) -> np.ndarray:
-    """The share (1, W, 1) of each column that already shows the new place: it comes in from the front."""
+    """Return the share (1, W, 1) of each column that already shows the new place.
+
+    Args:
+        progress: how much of the change has happened, from 0 to 1.
+        width: columns of the picture.
+        from_right: whether the new place appears at the right side first, as for a subject that travels to the right.
+    """
     columns = (np.arange(width, dtype=np.float32) + 0.5) / width
     ahead = columns if from_right else 1 - columns
     return np.clip(ahead * 2 - 2 + 3 * progress, 0, 1)[None, :, None]
 
 
 def _canvas(scene: Scene, number: int, height: int, width: int) -> np.ndarray:
-    """A frame of a scene without changes: (H, W, 6) float32 in 0..255, RGB and the three masks."""
+    """Return a frame of a scene without changes: (H, W, 6) float32 from 0 to 255, RGB and the three masks."""
     place, unit = PLACE[scene.words.place], height / UNITS
     canvas = np.zeros((height, width, 6), np.float32)
     picture = canvas[..., :3]
@@ -99,20 +114,29 @@ def _canvas(scene: Scene, number: int, height: int, width: int) -> np.ndarray:
 
 
 def _subject_ink(piece: Part, tint: tuple[float, float, float]) -> np.ndarray:
+    """Return the six channels of a part of the subject: RGB under the factors `tint`, and the three masks."""
     light = (1, 1, 1) if piece.glows else tint
     color = [channel * share for channel, share in zip(piece.color, light, strict=True)]
     return np.array([*color, 255, 255 * (piece.label == "main"), 255 * (piece.label == "second")], np.float32)
 
 
 def _draw_layer(canvas: np.ndarray, layer: Layer | Ridge, index: int, scene: Scene, number: int) -> None:
-    """Draw a layer where it is at frame `number`; its `index` in the place is part of what decides its things."""
+    """Draw a layer at frame `number` into `canvas` (H, W, 3 or 6) in place.
+
+    Args:
+        canvas: RGB, and the masks if the layer is in front of the subject.
+        layer: the row of things or the line of hills.
+        index: number of the layer in its place; with the scene's seed, it decides the things.
+        scene: a scene without changes.
+        number: number of the frame.
+    """
     height, width = canvas.shape[:2]
     unit = height / UNITS
     if isinstance(layer, Ridge):
         _draw_ridge(canvas[..., :3], layer, scene, scene.scroll(number) * layer.depth, index)
         return
-    shift = scene.scroll(number) * layer.depth + layer.drift * number  # units; the picture's middle is at x = 0
-    half = width / unit / 2
+    shift = scene.scroll(number) * layer.depth + layer.drift * number  # units
+    half = width / unit / 2  # units; the row of things is at `shift` in the picture's middle
     first = math.floor((shift - half - REACH) / layer.spacing)
     last = math.ceil((shift + half + REACH) / layer.spacing)
     for cell in range(first, last + 1):
@@ -126,7 +150,7 @@ def _draw_layer(canvas: np.ndarray, layer: Layer | Ridge, index: int, scene: Sce
 
 
 def _paste(canvas: np.ndarray, layer: Layer, variant: int, time: str, x: float, y: float) -> None:
-    """Put a thing with its foot at (x, y) pixels, to a quarter of a pixel."""
+    """Draw a thing into `canvas` in place, with its foot at (x, y) pixels; x is rounded to a quarter, y to a pixel."""
     height, width = canvas.shape[:2]
     fine = math.floor(x * SUBPIXELS + 0.5)
     column, phase = divmod(fine, SUBPIXELS)
@@ -143,7 +167,13 @@ def _paste(canvas: np.ndarray, layer: Layer, variant: int, time: str, x: float, 
 
 @dataclass(frozen=True)
 class _Sprite:
-    """A thing's picture: colour (h, w, 3) times cover, 1 - cover (h, w, 1), and where its corner is from the foot."""
+    """The picture of a thing.
+
+    Attributes:
+        color: (h, w, 3), 0-255, multiplied by the cover.
+        clear: (h, w, 1), 1 - cover.
+        left, top: position of the upper left corner relative to the thing's foot, in pixels.
+    """
 
     color: np.ndarray
     clear: np.ndarray
@@ -153,6 +183,7 @@ class _Sprite:
 
 @lru_cache(8192)
 def _sprite(kind: str, variant: int, time: str, scale: float, phase: int) -> _Sprite:
+    """Return the picture of a thing at `scale` pixels per unit, moved to the right by `phase` quarters of a pixel."""
     parts = tuple(KINDS[kind](variant))
     low = np.min([(piece.points - piece.radius).min(0) for piece in parts], 0) * scale
     high = np.max([(piece.points + piece.radius).max(0) for piece in parts], 0) * scale
@@ -170,7 +201,15 @@ def _sprite(kind: str, variant: int, time: str, scale: float, phase: int) -> _Sp
 
 
 def _draw_ridge(picture: np.ndarray, ridge: Ridge, scene: Scene, shift: float, index: int) -> None:
-    """Fill everything from the ridge's line down to the ground."""
+    """Draw a line of hills into `picture` (H, W, 3) in place, down to the horizon.
+
+    Args:
+        picture: RGB, 0-255.
+        ridge: the hills.
+        scene: a scene without changes.
+        shift: how far the hills have scrolled to the left, in units.
+        index: number of the layer in its place; with the scene's seed, it decides the hills.
+    """
     height, width = picture.shape[:2]
     unit = height / UNITS
     ground = round(PLACE[scene.words.place].horizon * unit)
@@ -185,7 +224,7 @@ def _draw_ridge(picture: np.ndarray, ridge: Ridge, scene: Scene, shift: float, i
 
 
 def _noise(x: np.ndarray, *key: int) -> np.ndarray:
-    """Smooth noise in [0, 1) without a period: hashes of the whole numbers, and smoothly between them."""
+    """Return smooth noise in [0, 1) without a period at positions `x` (N,): hashes of whole numbers, interpolated."""
     cells = np.floor(x).astype(np.int64)
     first = int(cells[0])
     heights = np.array([hashed(*key, cell) for cell in range(first, int(cells[-1]) + 2)])
@@ -196,7 +235,7 @@ def _noise(x: np.ndarray, *key: int) -> np.ndarray:
 
 @lru_cache(64)
 def _backdrop(place: str, time: str, height: int, width: int) -> np.ndarray:
-    """What never moves: sky, sun or moon, stars, and the strips of the ground; (H, W, 3) float32."""
+    """Return the part of a picture that never moves: sky, sun or moon, stars, and ground; (H, W, 3) float32."""
     light, unit, ground = LIGHT[time], height / UNITS, PLACE[place]
     rows = (np.arange(height) + 0.5) / unit
     sky_bottom = min(ground.horizon, 112.0)

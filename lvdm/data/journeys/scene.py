@@ -1,6 +1,6 @@
-"""What a journey shows: words that its caption may say, a look that no caption says, and how both change with time.
+"""Describe a journey: the words that its caption may say, the look that no caption says, and changes with time.
 
-Needs no torch, which takes 500 MB: a program that only looks whether a prompt is such a caption does without.
+This module does not import torch, which takes 500 MB, so that programs can check cheaply whether a prompt is a caption.
 """
 
 from dataclasses import dataclass, replace
@@ -15,7 +15,7 @@ COLORS = {  # RGB, 0-255, of the main colour
     "white": (242, 242, 238),
 }
 SECOND_COLORS = COLORS | {"black": (38, 38, 44)}
-PLACES_OF = {  # which places a subject travels through
+PLACES_OF = {  # the places that each subject travels through
     "car": ("city", "desert", "forest"),
     "bus": ("city", "desert", "forest"),
     "sailing boat": ("sea",),
@@ -26,16 +26,25 @@ SUBJECTS = tuple(PLACES_OF)
 PLACES = ("city", "desert", "forest", "sea", "sky")
 TIMES = ("day", "sunset", "night")
 DIRECTIONS = ("left", "right")
-PACES = {"standing still": 0.0, "slowly": 1.5, "steadily": 3.5, "fast": 7.0}  # units a frame; 128 units are a height
+PACES = {"standing still": 0.0, "slowly": 1.5, "steadily": 3.5, "fast": 7.0}  # units per frame; a picture is 128 high
 SKINS = ((250, 214, 184), (228, 178, 136), (176, 120, 80), (112, 72, 48))
 HAIRS = ((40, 32, 30), (108, 64, 34), (214, 166, 84), (150, 60, 34), (168, 168, 172))
-DETAILS = 3  # a subject comes in so many variants
-CHANGE_FRAMES = 16  # how long a change of place or time takes
+DETAILS = 3  # number of variants of each subject
+CHANGE_FRAMES = 16  # duration of a change of place or time
 
 
 @dataclass(frozen=True)
 class Words:
-    """What a caption says of a frame. None: it does not say. `pace` is a key of PACES; "steadily" is left unspoken."""
+    """The words of a caption; None for a word that the caption leaves out.
+
+    Attributes:
+        subject: one of SUBJECTS.
+        color: a key of COLORS, the subject's main colour.
+        direction: one of DIRECTIONS, in which the subject faces and travels.
+        pace: a key of PACES. Captions do not mention "steadily".
+        place: one of PLACES, and of the subject's PLACES_OF.
+        time: one of TIMES.
+    """
 
     subject: str
     color: str | None
@@ -46,9 +55,9 @@ class Words:
 
     @property
     def held_out(self) -> bool:
-        """One combination of subject, colour, place and time in five is never trained on.
+        """Return whether subject, colour, place and time are one of the combinations that are never trained on.
 
-        Every pair of those words still occurs in training.
+        One combination in five is held out; every pair of words still occurs in training.
         """
         choices = (SUBJECTS, tuple(COLORS), PLACES, TIMES)
         said = (self.subject, self.color, self.place, self.time)
@@ -57,10 +66,15 @@ class Words:
 
 @dataclass(frozen=True)
 class Look:
-    """What no caption says, and what can only be kept by looking at other frames.
+    """The appearance that no caption mentions, so that a model can keep it only by looking at other frames.
 
-    `second` is a key of SECOND_COLORS (of the roof, stripe, sail, tail or trousers), `skin` and `hair` index SKINS and
-    HAIRS, `detail` is below DETAILS, `size` is relative to 1.
+    Attributes:
+        second: a key of SECOND_COLORS: the colour of the roof (car), stripe (bus), rear sail (sailing boat), tail
+            (aeroplane) or trousers (person).
+        skin: an index of SKINS; for cars and buses, it decides the colour of the hubs.
+        hair: an index of HAIRS; for sailing boats, it decides the colour of the flag.
+        detail: variant of the subject, below DETAILS.
+        size: relative to 1.
     """
 
     second: str
@@ -72,25 +86,36 @@ class Look:
 
 @dataclass(frozen=True)
 class Change:
-    """From frame `begin` on, within CHANGE_FRAMES frames, the place or the time becomes another."""
+    """A change of place or time of day, which takes CHANGE_FRAMES frames.
+
+    Attributes:
+        begin: the frame at which the change starts.
+        place: the new place; None keeps the old one.
+        time: the new time of day; None keeps the old one.
+    """
 
     begin: int
     place: str | None = None
     time: str | None = None
 
     def progress(self, frame: int) -> float:
-        """How much of the change has happened at `frame`: 0 before, 1 after."""
+        """Return how much of the change has happened at `frame`: 0 before it, 1 after it."""
         return min(max((frame - self.begin) / CHANGE_FRAMES, 0.0), 1.0)
 
 
 @dataclass(frozen=True)
 class Scene:
-    """A journey without beginning or end: every frame is a function of the scene and of the frame's number.
+    """A journey without beginning or end: each frame depends only on the scene and the frame's number.
 
-    `words` hold until the first of `changes`, which are in order and do not overlap. `seed` decides the scenery.
+    Args:
+        words: the words before the first change; none is None.
+        look: the look, which never changes.
+        seed: decides the scenery.
+        changes: changes of place or time, in order and without overlap.
 
     Raises:
-        ValueError: a word that the world does not have, a subject where it cannot be, or changes out of order.
+        ValueError: a word is unknown, the subject cannot be at the place, the second colour equals the main one, or
+            changes overlap.
     """
 
     words: Words
@@ -110,29 +135,33 @@ class Scene:
                     f"expected at least {CHANGE_FRAMES} frames between them"
                 )
         for change in self.changes:
-            check_words(changed(self.words, change))
+            check_words(words_after(self.words, change))
 
     def words_at(self, frame: int) -> Words:
-        """The words that are true of a frame; in the middle of a change the new ones begin to be."""
+        """Return the words that describe a frame; a change counts from its middle on."""
         words = self.words
         for change in self.changes:
             if change.progress(frame) >= 0.5:
-                words = changed(words, change)
+                words = words_after(words, change)
         return words
 
     def scroll(self, frame: int) -> float:
-        """How far the subject has travelled, in units to the right; 0 at frame 0."""
+        """Return how far the subject has travelled since frame 0, in units, positive to the right."""
         sign = 1 if self.words.direction == "right" else -1
         return sign * PACES[self.words.pace] * frame
 
 
-def changed(words: Words, change: Change) -> Words:
-    """Return what is true after a change."""
+def words_after(words: Words, change: Change) -> Words:
+    """Return the words after a change."""
     return replace(words, place=change.place or words.place, time=change.time or words.time)
 
 
 def check_words(words: Words) -> None:
-    """ValueError unless every word is said and the world has it."""
+    """Check that no word is None and that a scene with these words can be rendered.
+
+    Raises:
+        ValueError: a word is None or unknown, or the subject cannot be at the place or have the pace.
+    """
     choices = {"subject": SUBJECTS, "color": COLORS, "direction": DIRECTIONS, "pace": PACES, "time": TIMES}
     for name, allowed in choices.items():
         if getattr(words, name) not in allowed:
@@ -145,7 +174,8 @@ def check_words(words: Words) -> None:
         raise ValueError("an aeroplane cannot stand still, allowed paces are slowly, steadily, fast")
 
 
-def _possible(words: Words) -> bool:
+def _is_possible(words: Words) -> bool:
+    """Return whether a scene with these words can be rendered."""
     try:
         check_words(words)
     except ValueError:
@@ -156,7 +186,7 @@ def _possible(words: Words) -> bool:
 ALL_WORDS = tuple(
     words
     for combination in product(SUBJECTS, COLORS, DIRECTIONS, PACES, PLACES, TIMES)
-    if _possible(words := Words(*combination))
+    if _is_possible(words := Words(*combination))
 )
 TRAINING_WORDS = tuple(words for words in ALL_WORDS if not words.held_out)
 HELD_OUT_WORDS = tuple(words for words in ALL_WORDS if words.held_out)

@@ -1,6 +1,7 @@
-"""What stands along the way: houses, trees, clouds and stones, as parts in local coordinates.
+"""Draw the things along the way, such as houses, trees, clouds and stones, as parts in local coordinates.
 
-(0, 0) is the middle of a thing's foot. A thing of one kind comes in VARIANTS variants.
+(0, 0) is the middle of a thing's foot; lengths are in units, 128 to the height of a picture. Each kind has VARIANTS
+variants, numbered from 0. A thing depends on its variant alone, so it looks the same in every frame.
 """
 
 import math
@@ -13,7 +14,7 @@ MASK_64 = (1 << 64) - 1
 
 
 def hashed(*key: int) -> float:
-    """A number in [0, 1) that depends on all of `key` and has no period (splitmix64)."""
+    """Return a number in [0, 1) that depends on all of `key` and has no period (splitmix64)."""
     state = 0
     for number in key:
         state = (state + number * 0x9E3779B97F4A7C15 + 0x632BE59BD9B4E019) & MASK_64
@@ -24,6 +25,7 @@ def hashed(*key: int) -> float:
 
 
 def _pick(choices: tuple, *key: int):
+    """Return one of `choices`, which depends on all of `key`."""
     return choices[int(hashed(*key) * len(choices))]
 
 
@@ -33,7 +35,7 @@ BARK = (96, 70, 48)
 
 
 def tower(variant: int) -> Iterator[Part]:
-    """A house of the far skyline: a silhouette with a roof of its own."""
+    """Draw a distant house: a plain silhouette with an antenna, a penthouse or a flat roof."""
     width, height = 14 + 12 * hashed(1, variant), 20 + 34 * hashed(2, variant)
     color = _pick(((138, 148, 172), (150, 158, 180), (126, 138, 164)), 3, variant)
     yield box(color, -width / 2, -height, width / 2, 0)
@@ -44,7 +46,7 @@ def tower(variant: int) -> Iterator[Part]:
 
 
 def house(variant: int) -> Iterator[Part]:
-    """A house of the street, with rows of windows that are lit, or not, for good."""
+    """Draw a house of the street, with rows of windows that are lit or dark."""
     columns, floors = 2 + int(3 * hashed(4, variant)), 3 + int(4 * hashed(5, variant))
     width, height = 9 * columns + 5, 10 * floors + 10
     color = FACADES[variant % len(FACADES)]
@@ -59,14 +61,14 @@ def house(variant: int) -> Iterator[Part]:
 
 
 def lamp(variant: int) -> Iterator[Part]:
-    """A street lamp."""
+    """Draw a street lamp."""
     yield part((70, 74, 80), 1.1, (0, 0), (0, -46))
     yield part((70, 74, 80), 1.0, (0, -46), (9, -48))
     yield part((255, 236, 160), 2.6, (10, -46), glows=True)
 
 
 def street_tree(variant: int) -> Iterator[Part]:
-    """A round tree on the pavement, or a bush."""
+    """Draw a round tree on the pavement."""
     leaf = ((86, 132, 74), (104, 144, 78))[variant % 2]
     yield part(BARK, 1.6, (0, 0), (0, -20))
     yield part(leaf, 9 + 3 * hashed(7, variant), (0, -27))
@@ -74,7 +76,7 @@ def street_tree(variant: int) -> Iterator[Part]:
 
 
 def mesa(variant: int) -> Iterator[Part]:
-    """A flat-topped mountain with layers of rock."""
+    """Draw a flat-topped mountain with a darker layer of rock."""
     width, height = 30 + 40 * hashed(8, variant), 14 + 16 * hashed(9, variant)
     color = (190, 112, 82)
     yield part(color, 1, (-width / 2 - 10, 0), (-width / 2, -height), (width / 2, -height), (width / 2 + 12, 0))
@@ -82,7 +84,7 @@ def mesa(variant: int) -> Iterator[Part]:
 
 
 def cactus(variant: int) -> Iterator[Part]:
-    """A saguaro with two arms."""
+    """Draw a saguaro with one or two arms."""
     green, height = (66, 124, 72), 24 + 22 * hashed(10, variant)
     side = 1 if variant % 2 else -1
     low, high = 0.35 * height, 0.55 * height
@@ -96,7 +98,7 @@ def cactus(variant: int) -> Iterator[Part]:
 
 
 def stone(variant: int) -> Iterator[Part]:
-    """A boulder."""
+    """Draw a boulder."""
     width, height = 7 + 8 * hashed(11, variant), 4 + 5 * hashed(12, variant)
     color = ((150, 104, 74), (166, 122, 90))[variant % 2]
     yield part(color, 2, (-width / 2, -2), (-width / 5, -height), (width / 3, -height + 1), (width / 2, -2))
@@ -104,14 +106,14 @@ def stone(variant: int) -> Iterator[Part]:
 
 
 def dry_bush(variant: int) -> Iterator[Part]:
-    """Dry twigs in the sand."""
+    """Draw dry twigs in the sand."""
     for twig in range(5):
         angle = -1.1 + 0.55 * twig + 0.2 * hashed(13, variant, twig)
         yield part((138, 112, 58), 0.9, (0, -1), (11 * math.sin(angle), -1 - 10 * math.cos(angle)))
 
 
 def conifer(variant: int) -> Iterator[Part]:
-    """A fir of three tiers."""
+    """Draw a fir with three tiers of branches."""
     height = 34 + 26 * hashed(14, variant)
     green = ((46, 98, 66), (58, 112, 70), (40, 88, 70))[variant % 3]
     yield part(BARK, 2.2, (0, 0), (0, -8))
@@ -121,14 +123,14 @@ def conifer(variant: int) -> Iterator[Part]:
 
 
 def far_conifer(variant: int) -> Iterator[Part]:
-    """A fir of the wood's edge, without detail."""
+    """Draw a distant fir as a plain triangle."""
     height = 22 + 22 * hashed(15, variant)
     color = ((92, 138, 124), (104, 148, 130))[variant % 2]
     yield part(color, 0.6, (-0.24 * height, 0), (0, -height), (0.24 * height, 0))
 
 
 def broadleaf(variant: int) -> Iterator[Part]:
-    """A tree with a round crown."""
+    """Draw a tree with a round crown."""
     green, height = ((88, 138, 62), (108, 150, 66), (132, 150, 62))[variant % 3], 30 + 12 * hashed(16, variant)
     yield part(BARK, 2.8, (0, 0), (0, -height))
     for x, y, radius in ((-8, 0, 10), (8, 1, 10), (0, -9, 12)):
@@ -137,7 +139,7 @@ def broadleaf(variant: int) -> Iterator[Part]:
 
 
 def flower_tuft(variant: int) -> Iterator[Part]:
-    """Grass with flowers, or a mushroom."""
+    """Draw grass with or without flowers, or a mushroom."""
     if variant % 4 == 0:
         yield part((236, 224, 200), 1.8, (0, 0), (0, -5))
         yield part((186, 74, 56), 1.6, (-4, -6), (0, -9), (4, -6))
@@ -152,7 +154,7 @@ def flower_tuft(variant: int) -> Iterator[Part]:
 
 
 def island(variant: int) -> Iterator[Part]:
-    """Land on the horizon; a lighthouse on some."""
+    """Draw an island on the horizon, with a lighthouse in some variants."""
     width, height = 26 + 40 * hashed(19, variant), 5 + 8 * hashed(20, variant)
     yield part((110, 142, 128), 1.5, (-width / 2, 0), (-width / 6, -height), (width / 5, -0.8 * height), (width / 2, 0))
     if variant % 3 == 0:
@@ -161,18 +163,18 @@ def island(variant: int) -> Iterator[Part]:
 
 
 def crest(variant: int) -> Iterator[Part]:
-    """The crest of a wave."""
+    """Draw the crest of a wave."""
     half, color = 6 + 7 * hashed(21, variant), (172, 214, 230)
     yield part(color, 0.8, (-half, 0), (-half / 2, -2.2), (0, -2.8), (half / 2, -2.2), (half, 0), (0, -1.6))
 
 
 def cloud(variant: int) -> Iterator[Part]:
-    """A cloud with a flat foot."""
+    """Draw a white cloud with a flat base."""
     yield from _puffs((252, 252, 252), variant, count=4, spread=8.0, radius=7.0)
 
 
 def near_cloud(variant: int) -> Iterator[Part]:
-    """A large cloud with a shadow below."""
+    """Draw a large cloud with a shaded lower edge."""
     yield from _puffs((214, 224, 238), variant, count=5, spread=11.0, radius=10.5)
     yield from (
         Part(puff.points - (0, 3.5), puff.radius - 1.5, (252, 252, 252))
@@ -181,32 +183,33 @@ def near_cloud(variant: int) -> Iterator[Part]:
 
 
 def _puffs(color: Color, variant: int, *, count: int, spread: float, radius: float) -> Iterator[Part]:
+    """Draw a row of `count` discs, `spread` units apart, whose largest in the middle have about `radius` units."""
     for puff in range(count):
         size = radius * (0.7 + 0.5 * hashed(22, variant, puff)) * (1 - 0.35 * abs(2 * puff / (count - 1) - 1))
         yield part(color, size, ((puff - (count - 1) / 2) * spread, -size))
 
 
 def dash(variant: int) -> Iterator[Part]:
-    """A dash of the line between two lanes."""
+    """Draw a dash of the line between two lanes."""
     half = 7 + 5 * hashed(23, variant)
     yield box((226, 222, 206), -half, -2.6, half, 0.6)
 
 
 def joint(variant: int) -> Iterator[Part]:
-    """What lies on the pavement or the street: a joint between slabs, a drain, a patch."""
+    """Draw a joint between two slabs of the pavement, with a drain in the street in some variants."""
     if variant % 4 == 0:
         yield part((40, 40, 46), 1.0, (-4, 20), (4, 20))
     yield box((136, 134, 132), -0.7, -7.5, 0.7, 0)
 
 
 def ripple(variant: int) -> Iterator[Part]:
-    """A ripple of sand."""
+    """Draw a ripple of sand."""
     half = 7 + 9 * hashed(24, variant)
     yield part((196, 158, 102), 0.9, (-half, 0), (-half / 3, -1.6), (half / 3, -0.4), (half, -1.2), (0, -0.3))
 
 
 def pebble(variant: int) -> Iterator[Part]:
-    """A small stone of the path."""
+    """Draw a small stone of the path."""
     yield part(((150, 122, 88), (122, 96, 66))[variant % 2], 1.6, (-2, 0), (1 + variant % 3, 0))
 
 

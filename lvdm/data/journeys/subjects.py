@@ -1,6 +1,7 @@
-"""The five travellers, as parts in local coordinates: facing right, (0, 0) where they touch the ground or the water.
+"""Draw the five travellers, facing right, as parts in local coordinates.
 
-The aeroplane's origin is its middle. Sizes are in units; 128 units are a picture's height.
+(0, 0) is where the subject touches the ground or the water, or the middle of the aeroplane. Lengths are in units, 128
+to the height of a picture.
 """
 
 import math
@@ -12,19 +13,19 @@ from lvdm.data.journeys.scene import COLORS, HAIRS, PACES, SECOND_COLORS, SKINS,
 
 TYRE, GLASS, DARK, CHROME = (34, 34, 38), (176, 214, 232), (46, 46, 52), (196, 198, 204)
 LAMP, TAIL_LAMP, FOAM, WOOD = (255, 236, 150), (200, 24, 24), (226, 240, 246), (112, 76, 46)
-STRIDE = 46.0  # units that a person goes in two steps
-PITCH = {"sailing boat": 0.045, "aeroplane": 0.035}  # radians
-HEAVE = {"sailing boat": 2.0, "aeroplane": 2.5}  # units
+STRIDE = 46.0  # units that a person travels in two steps
+PITCH = {"sailing boat": 0.045, "aeroplane": 0.035}  # largest turn by waves or wind, in radians
+HEAVE = {"sailing boat": 2.0, "aeroplane": 2.5}  # largest lift by waves or wind, in units
 
 
 def parts_of(scene: Scene, frame: int) -> list[Part]:
-    """The subject at `frame`, from the back to the front."""
+    """Return the parts of the subject at `frame`, from the back to the front."""
     travelled = abs(scene.scroll(frame)) / scene.look.size
     return _PARTS[scene.words.subject](scene, travelled, frame)
 
 
 def sway(scene: Scene, frame: int) -> tuple[float, float]:
-    """How far the subject is lifted, in units, and turned, in radians, by waves, wind or its own steps."""
+    """Return how far waves, wind or steps lift the subject at `frame`, in units, and turn it, in radians."""
     subject = scene.words.subject
     if subject == "person":
         return 1.2 * abs(math.sin(2 * math.pi * abs(scene.scroll(frame)) / scene.look.size / STRIDE)), 0.0
@@ -37,7 +38,7 @@ def sway(scene: Scene, frame: int) -> tuple[float, float]:
 
 
 def _wheel(x: float, radius: float, travelled: float, hub: Color) -> Iterator[Part]:
-    """A wheel on the ground whose three spokes show how far it has rolled."""
+    """Draw a wheel whose three spokes show how far it has rolled; it touches the ground at `x`."""
     yield part(TYRE, radius, (x, -radius))
     yield part(hub, 0.62 * radius, (x, -radius))
     for spoke in range(3):
@@ -48,6 +49,7 @@ def _wheel(x: float, radius: float, travelled: float, hub: Color) -> Iterator[Pa
 
 @lru_cache(256)
 def _car_body(main: Color, second: Color, detail: int) -> tuple[Part, ...]:
+    """Return a car without its wheels; detail 1 has luggage on the roof, detail 2 a spoiler."""
     body = ((-59, -17), (-59, -33), (-53, -37), (34, -37), (55, -32), (60, -24), (60, -17))
     parts = [
         part(second, 4, (-46, -38), (-36, -56), (8, -56), (30, -38), label="second"),
@@ -70,6 +72,7 @@ def _car_body(main: Color, second: Color, detail: int) -> tuple[Part, ...]:
 
 
 def _car(scene: Scene, travelled: float, frame: int) -> list[Part]:
+    """Return the parts of a car; its wheels have rolled `travelled` units."""
     hub = (CHROME, (236, 216, 150), (120, 124, 132))[scene.look.skin % 3]
     body = _car_body(COLORS[scene.words.color], SECOND_COLORS[scene.look.second], scene.look.detail)
     return [*body, *_wheel(-35, 13, travelled, hub), *_wheel(36, 13, travelled, hub)]
@@ -77,6 +80,7 @@ def _car(scene: Scene, travelled: float, frame: int) -> list[Part]:
 
 @lru_cache(256)
 def _bus_body(main: Color, second: Color, detail: int) -> tuple[Part, ...]:
+    """Return a bus without its wheels; `detail` decides the number of windows and what is on the roof."""
     parts = [
         part(main, 4, (-68, -12), (-68, -67), (58, -67), (66, -48), (67, -12), label="main"),
         part(second, 0.5, (-72, -34), (70.2, -34), (70.7, -22), (-72, -22), label="second"),
@@ -99,6 +103,7 @@ def _bus_body(main: Color, second: Color, detail: int) -> tuple[Part, ...]:
 
 
 def _bus(scene: Scene, travelled: float, frame: int) -> list[Part]:
+    """Return the parts of a bus; its wheels have rolled `travelled` units."""
     hub = (CHROME, (236, 216, 150), (120, 124, 132))[scene.look.skin % 3]
     body = _bus_body(COLORS[scene.words.color], SECOND_COLORS[scene.look.second], scene.look.detail)
     return [*body, *_wheel(-42, 12, travelled, hub), *_wheel(42, 12, travelled, hub)]
@@ -106,6 +111,7 @@ def _bus(scene: Scene, travelled: float, frame: int) -> list[Part]:
 
 @lru_cache(256)
 def _boat_body(main: Color, second: Color, detail: int, flag: Color) -> tuple[Part, ...]:
+    """Return a sailing boat without its wake; details 1 and 2 have a cabin, detail 2 portholes too."""
     parts = [
         part(flag, 0.8, (4, -93), (-10, -89), (4, -85)),
         part(WOOD, 1.6, (5, -94), (5, -20)),
@@ -125,6 +131,7 @@ def _boat_body(main: Color, second: Color, detail: int, flag: Color) -> tuple[Pa
 
 
 def _boat(scene: Scene, travelled: float, frame: int) -> list[Part]:
+    """Return the parts of a sailing boat, with foam that grows with the pace."""
     look = scene.look
     body = _boat_body(COLORS[scene.words.color], SECOND_COLORS[look.second], look.detail, HAIRS[look.hair])
     foam = PACES[scene.words.pace] / 3.5 * (1 + 0.2 * math.sin(0.9 * frame))
@@ -137,6 +144,7 @@ def _boat(scene: Scene, travelled: float, frame: int) -> list[Part]:
 
 @lru_cache(256)
 def _plane_body(main: Color, second: Color, detail: int) -> tuple[Part, ...]:
+    """Return an aeroplane; `detail` decides the number and the size of the windows."""
     hull = ((-60, -5), (-46, -12), (42, -13), (58, -6), (64, 1), (58, 7), (44, 11), (-28, 11), (-62, 0))
     low = detail == 1
     parts = [
@@ -155,11 +163,12 @@ def _plane_body(main: Color, second: Color, detail: int) -> tuple[Part, ...]:
 
 
 def _plane(scene: Scene, travelled: float, frame: int) -> list[Part]:
+    """Return the parts of an aeroplane, which do not move."""
     return list(_plane_body(COLORS[scene.words.color], SECOND_COLORS[scene.look.second], scene.look.detail))
 
 
 def _limb(joint: tuple[float, float], lengths: tuple[float, float], angles: tuple[float, float]) -> list[tuple]:
-    """The three joints of a limb; angles from straight down, forwards positive."""
+    """Return the three points of a limb; angles are in radians from straight down, positive to the front."""
     points = [joint]
     for length, angle in zip(lengths, angles, strict=True):
         x, y = points[-1]
@@ -168,6 +177,7 @@ def _limb(joint: tuple[float, float], lengths: tuple[float, float], angles: tupl
 
 
 def _leg(phase: float, swing: float, trousers: Color, label: str) -> list[Part]:
+    """Return a leg at `phase` (radians) of the stride, which swings by up to `swing` radians."""
     thigh = swing * math.sin(phase)
     knee = thigh - swing * 1.1 * max(0.0, math.cos(phase)) - 0.06
     hip, joint, foot = _limb((0.0, -37.0), (17.0, 17.0), (thigh, knee))
@@ -179,6 +189,7 @@ def _leg(phase: float, swing: float, trousers: Color, label: str) -> list[Part]:
 
 
 def _arm(phase: float, swing: float, sleeve: Color, skin: Color) -> list[Part]:
+    """Return an arm at `phase` (radians) of the stride, which swings by up to 0.8 `swing` radians."""
     upper = 0.8 * swing * math.sin(phase)
     shoulder, elbow, hand = _limb((0.0, -58.0), (12.0, 11.0), (upper, upper + 0.35))
     return [part(skin, 3.2, hand), part(sleeve, 3.3, shoulder, elbow), part(sleeve, 2.9, elbow, hand)]
@@ -186,6 +197,7 @@ def _arm(phase: float, swing: float, sleeve: Color, skin: Color) -> list[Part]:
 
 @lru_cache(256)
 def _head(skin: Color, hair: Color, detail: int) -> tuple[Part, ...]:
+    """Return a head with short hair; detail 1 has long hair, detail 2 a hat."""
     parts = [
         part(skin, 3.5, (0, -66), (0, -62)),
         part(skin, 11, (1, -78)),
@@ -204,6 +216,7 @@ def _head(skin: Color, hair: Color, detail: int) -> tuple[Part, ...]:
 
 
 def _person(scene: Scene, travelled: float, frame: int) -> list[Part]:
+    """Return the parts of a person who has walked `travelled` units; with a backpack unless there is a hat."""
     look = scene.look
     main, second, skin = COLORS[scene.words.color], SECOND_COLORS[look.second], SKINS[look.skin]
     moving = scene.words.pace != "standing still"

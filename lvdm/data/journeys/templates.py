@@ -1,6 +1,6 @@
-"""What the reader compares pictures with: where each subject has which of its colours, and what each place looks like.
+"""Provide the templates of lvdm.data.journey_reader: where subjects have which colours, and what places look like.
 
-Both are made from rendered scenes, at ROWS x COLUMNS pixels.
+All templates are made from rendered scenes of ROWS x COLUMNS pixels.
 """
 
 from dataclasses import dataclass, replace
@@ -28,23 +28,28 @@ from lvdm.data.journeys.scene import (
 from lvdm.data.journeys.subjects import DARK, GLASS
 
 ROWS, COLUMNS = 64, 96
-CORE = 0.7  # a pixel is in a region if so much of it is
-CONTRAST = 0.7  # what a pixel around the subject counts, relative to one inside
-POSES = 9
-SIDE = 10  # columns at each side that no subject reaches
-BANDS = 16  # of rows, over which the sides' colours are averaged
-SCENES = 10  # that show what a place looks like at a time
+MIN_COVER = 0.7  # a pixel belongs to a region that covers more than this share of it
+CONTRAST = 0.7  # weight of a pixel around the subject, relative to one inside
+POSES = 9  # templates of each subject and facing
+SIDE = 10  # columns at the left and the right that no subject reaches
+BANDS = 16  # bands of rows in which the colours of the sides are averaged
+SCENES = 10  # rendered scenes behind the template of each place and time
 SHRINKAGE = 30.0**2  # added to the variance of band colours: generated pictures are not as exact as rendered ones
-FIXED = {"dark": (DARK,), "glass": (GLASS,), "skin": SKINS}  # regions that have one of some colours in every look
+FIXED = {"dark": (DARK,), "glass": (GLASS,), "skin": SKINS}  # further regions and the colours that each can have
 
 
 @dataclass(frozen=True)
 class SubjectTemplates:
-    """K poses of the subjects, each facing either way.
+    """K poses of all subjects, facing left and right. P = ROWS * COLUMNS pixels.
 
-    `owner` (K,) indexes `names`, which are pairs of subject and facing; `main` and `second` (K, ROWS COLUMNS) float32
-    are 1 where a pixel has that colour, and so are the `fixed` (FIXED, K, ROWS COLUMNS). `main` and `second` are
-    -CONTRAST close around the subject, where it ends: a picture of that colour all over shows no subject.
+    Around the subject, `main` and `second` are -CONTRAST, so that a picture of one colour all over shows no subject.
+
+    Attributes:
+        names: pairs of subject and facing.
+        owner: (K,) index into `names` of each pose.
+        main: (K, P) float32, 1 where a pixel has the main colour, else 0, or -CONTRAST close around that region.
+        second: (K, P) float32, the same for the second colour.
+        fixed: (len(FIXED), K, P) float32, 1 where a pixel has one of the colours of FIXED, else 0.
     """
 
     names: tuple[tuple[str, str], ...]
@@ -55,12 +60,13 @@ class SubjectTemplates:
 
     @property
     def area(self) -> np.ndarray:
-        """How many pixels each template says something about, (K,)."""
+        """Return the number of pixels (K,) in the regions of each pose."""
         return sum(region.clip(0).sum(1) for region in (self.main, self.second, *self.fixed))
 
 
 @cache
 def subject_templates() -> SubjectTemplates:
+    """Render the templates of all subjects, once per process."""
     names = tuple((subject, facing) for subject in SUBJECTS for facing in ("left", "right"))
     owner, regions = [], []
     for index, (subject, facing) in enumerate(names):
@@ -74,7 +80,7 @@ def subject_templates() -> SubjectTemplates:
 
 @cache
 def _regions(subject: str, pose: int) -> np.ndarray:
-    """Where the subject, facing right, is main, second, and each of FIXED: (5, ROWS, COLUMNS) float32."""
+    """Return the regions of main colour, second colour and each of FIXED, facing right: (5, ROWS, COLUMNS) float32."""
     pace = "standing still" if pose == 0 and subject != "aeroplane" else "fast"
     words = Words(subject, "red", "right", pace, PLACES_OF[subject][0], "day")
     look = Look("green", detail=pose % DETAILS, size=(0.96, 0.995, 1.03)[pose // DETAILS])
@@ -83,14 +89,14 @@ def _regions(subject: str, pose: int) -> np.ndarray:
     other = subject_share - main - second
     picture = shown.frames[0].astype(np.float32)
     fixed = [other * (np.abs(picture - colors[0]).max(-1) < 30) for colors in FIXED.values()]
-    regions = (np.stack([main, second, *fixed]) > CORE).astype(np.float32)
+    regions = (np.stack([main, second, *fixed]) > MIN_COVER).astype(np.float32)
     for region in regions[:2]:
-        region -= CONTRAST * (_grown(region > 0, 4) & ~_grown(subject_share > 0, 1))
+        region -= CONTRAST * (_dilated(region > 0, 4) & ~_dilated(subject_share > 0, 1))
     return regions
 
 
-def _grown(mask: np.ndarray, pixels: int) -> np.ndarray:
-    """The mask (H, W) and what is within `pixels` of it, along rows and columns."""
+def _dilated(mask: np.ndarray, pixels: int) -> np.ndarray:
+    """Return the mask (H, W) widened by a square that reaches `pixels` to each side."""
     padded = np.pad(mask, pixels)
     windows = np.lib.stride_tricks.sliding_window_view(padded, (2 * pixels + 1, 2 * pixels + 1))
     return windows.any((2, 3))
@@ -98,7 +104,13 @@ def _grown(mask: np.ndarray, pixels: int) -> np.ndarray:
 
 @dataclass(frozen=True)
 class PlaceTemplates:
-    """`names` are J pairs of place and time; `mean` (J, F) and `precision` (F, F) are of their features."""
+    """The distribution of `place_features` in each place at each time of day.
+
+    Attributes:
+        names: J pairs of place and time.
+        mean: (J, F) mean features of each.
+        precision: (F, F) inverse covariance of the features, the same for all.
+    """
 
     names: tuple[tuple[str, str], ...]
     mean: np.ndarray
@@ -107,6 +119,7 @@ class PlaceTemplates:
 
 @cache
 def place_templates() -> PlaceTemplates:
+    """Render the templates of all places and times, once per process."""
     names = tuple((place, time) for place in PLACES for time in TIMES)
     features = np.stack([_place_samples(place, time) for place, time in names])  # (J, SCENES, F)
     mean = features.mean(1)
@@ -116,6 +129,7 @@ def place_templates() -> PlaceTemplates:
 
 
 def _place_samples(place: str, time: str) -> np.ndarray:
+    """Return the features (SCENES, F) of random scenes in a place at a time of day."""
     random = Random(f"{place} {time}")
     subject = next(subject for subject in SUBJECTS if place in PLACES_OF[subject])
     samples = []
@@ -128,13 +142,13 @@ def _place_samples(place: str, time: str) -> np.ndarray:
 
 
 def place_features(frames: np.ndarray) -> np.ndarray:
-    """Mean colours (T, BANDS * 3) of bands of rows at both sides of frames (T, ROWS, COLUMNS, 3)."""
+    """Return the mean colours (T, BANDS * 3) of bands of rows at the sides of frames (T, ROWS, COLUMNS, 3)."""
     sides = np.concatenate([frames[:, :, :SIDE], frames[:, :, -SIDE:]], 2).astype(np.float64)
     return sides.reshape(len(frames), BANDS, -1, 3).mean(2).reshape(len(frames), -1)
 
 
 @cache
 def palette(time: str) -> np.ndarray:
-    """SECOND_COLORS, which begin with COLORS, and all of FIXED, as subjects show them at a time: (N, 3), 0-255."""
+    """Return SECOND_COLORS, which begin with COLORS, and then FIXED, in the light of a time: (N, 3), 0-255."""
     colors = [*SECOND_COLORS.values(), *chain.from_iterable(FIXED.values())]
     return np.array(colors, np.float32) * np.float32(LIGHT[time].subject)
