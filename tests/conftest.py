@@ -16,6 +16,11 @@ from helpers import write_tiny_model
 torch.set_num_threads(min(2, torch.get_num_threads()))
 
 
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    if item.get_closest_marker("gpu") and not torch.cuda.is_available():
+        pytest.skip("needs a CUDA device")
+
+
 @pytest.fixture(autouse=True)
 def _no_gradients():
     with torch.no_grad():
