@@ -1,4 +1,4 @@
-"""Runs that cannot be lost: the real command, stopped in every way, ends with the video of an undisturbed run."""
+"""The command, stopped in every way and started again, makes the video of an undisturbed run."""
 
 import json
 import os
@@ -82,7 +82,7 @@ def content(folder: Path, experiment: str = "t2v") -> dict[str, object]:
     ids=["SIGKILL", "SIGTERM", "SIGKILL, 2 ranks"],
 )
 def test_killed_at_random_moments(tmp_path, usual, number, ranks):
-    """20 times in one video, while it grows; every time the MP4 holds all but the last few frames.
+    """20 kills while one video grows; after each of them the MP4 holds all but the last few frames.
 
     Of two ranks one or both are killed; if one was, the other ends by itself.
     """
@@ -114,7 +114,7 @@ def test_killed_at_random_moments(tmp_path, usual, number, ranks):
 
 
 def test_longer_later(tmp_path, usual):
-    """Asked for more frames, a finished video goes on; asked for fewer or as many, it is left alone."""
+    """A finished video is extended if more frames are asked for; otherwise it stays as it is."""
     prompts = prompt_file(tmp_path, RED)
     flags = [*usual, "-p", prompts, "-m", "t2v_TTqcache"]
     assert command(*flags, "-l", 11, "--output_dir", tmp_path / "straight") == 0
@@ -157,7 +157,7 @@ def test_a_stop_in_the_base_clip(tmp_path, small, monkeypatch):
     assert content(tmp_path / "out") == content(tmp_path / "straight")
 
 
-def test_a_picture_that_goes_away_costs_its_video(tmp_path, visual_model):
+def test_a_picture_that_is_deleted_costs_only_its_video(tmp_path, visual_model):
     pictures = [tmp_path / name for name in ("first.png", "second.png")]
     for path in pictures:
         path.write_bytes(PICTURE.read_bytes())
@@ -187,8 +187,8 @@ def test_endless_until_ctrl_c(tmp_path, small):
     assert content(tmp_path / "out") == content(tmp_path / "straight")
 
 
-def test_what_is_gone_is_not_complete(tmp_path, small, capfd):
-    """Of a finished video: a lost file is told, and without its state it is kept but does not go on."""
+def test_a_video_without_its_state_or_a_file_is_not_complete(tmp_path, small, capfd):
+    """A finished video that lost a file is reported; one that lost its state is kept but cannot be extended."""
     flags = [*small, "-p", prompt_file(tmp_path, RED), "--output_dir", tmp_path / "out"]
     assert command(*flags, "-l", 3) == 0
     before = content(tmp_path / "out")
@@ -220,20 +220,20 @@ def test_endless_is_for_one_prompt(tmp_path, small, capfd):
     assert "--endless" in capfd.readouterr().err
 
 
-def test_the_second_ctrl_c_leaves_at_once(tmp_path, small):
+def test_a_second_signal_ends_the_run_at_once(tmp_path, small):
     flags = [*small, "-p", prompt_file(tmp_path, RED), "-l", 20, "--output_dir"]
     child = start([*flags, tmp_path / "out"], tmp_path)
     wait_for(tmp_path / "out", 2, child)
     os.kill(child.pid, signal.SIGINT)
     os.kill(child.pid, signal.SIGTERM)
     assert exit_status(child) in (130, 143)
-    assert "goes on where it ended" not in (tmp_path / "output0").read_text()  # no time for last words
+    assert "goes on where it ended" not in (tmp_path / "output0").read_text()
     assert command(*flags, tmp_path / "out") == command(*flags, tmp_path / "straight") == 0
     assert content(tmp_path / "out") == content(tmp_path / "straight")
 
 
 def test_a_schedule_of_prompts(tmp_path):
-    """Alone it has the frames of its first prompt until the switch is in sight, and others after it."""
+    """It has the frames of its first prompt until the switch is within the queue, and others after it."""
     line = json.dumps({"0": RED, "5": BLUE})
     flags = ["--video_length", 4, "-n", 1, "-l", 7, "--device", "cpu", "--save_frames", "-p"]
     assert command(*flags, prompt_file(tmp_path, RED, line), "--output_dir", tmp_path / "out") == 0
@@ -279,7 +279,7 @@ def asked(folder: Path) -> list[object]:
 @settings(max_examples=150, deadline=None)
 @given(data=st.data())
 def test_damaged_states_are_never_trusted(finished, data):
-    """Bits turned, bytes cut off or added: it is told that the file is damaged, whatever the damage is."""
+    """Flipped bits, missing or added bytes: whatever the damage is, it is reported."""
     path = one(finished, "*/t2v/t2v.state")
     whole = path.read_bytes()
     damaged = bytearray(whole)
@@ -308,8 +308,8 @@ def test_a_damaged_state_is_set_aside(tmp_path, small, capfd):
     assert content(tmp_path / "out") == before
 
 
-def test_a_damaged_state_takes_nothing_with_it(tmp_path, small, capfd):
-    """What had grown is kept beside it; what killed processes left half-written goes."""
+def test_a_damaged_state_leaves_the_growing_files_beside_it(tmp_path, small, capfd):
+    """The growing files are kept under another name; half-written files of killed processes are removed."""
     flags = [*small, "-p", prompt_file(tmp_path, RED), "-l", 12, "--save_every", 3, "--output_dir", tmp_path / "out"]
     child = start(flags, tmp_path)
     wait_for(tmp_path / "out", 9, child)
@@ -335,7 +335,7 @@ def test_a_damaged_state_takes_nothing_with_it(tmp_path, small, capfd):
 
 
 def test_overwriting_goes_on_after_a_stop(tmp_path, small, capfd):
-    """All videos of the prompt file are begun anew at once, also those that are not reached before the stop."""
+    """All videos of the prompt file are reset at the start, also those that are not reached before the stop."""
     flags = [*small, "-p", prompt_file(tmp_path, RED, BLUE), "--output_dir", tmp_path / "out"]
     assert command(*flags, "-l", 3) == 0
     child = start([*flags, "-l", 9, "--seed", 7, "--overwrite"], tmp_path)
@@ -350,7 +350,7 @@ def test_overwriting_goes_on_after_a_stop(tmp_path, small, capfd):
     assert content(tmp_path / "out") == content(tmp_path / "straight")
 
 
-def test_with_ranks_too_a_failure_costs_one_video(tmp_path, small):
+def test_with_ranks_a_failure_costs_one_video(tmp_path, small):
     flags = [*small, "-p", prompt_file(tmp_path, RED, BLUE), "--output_dir", tmp_path / "out"]
     assert command(*flags, "-l", 2) == 0
     one(tmp_path, "out/*red*/t2v/t2v.state").unlink()
@@ -361,8 +361,8 @@ def test_with_ranks_too_a_failure_costs_one_video(tmp_path, small):
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM], ids=["SIGKILL", "SIGTERM"])
-def test_nobody_waits_for_a_rank_that_is_gone(tmp_path, small, number):
-    """Of two ranks that share prompts the first is done, and waits, when the other one dies or is stopped."""
+def test_no_rank_waits_for_one_that_ended(tmp_path, small, number):
+    """Of two ranks that share prompts the first has finished, and waits, when the other is killed or stopped."""
     table = prompt_file(tmp_path, f"prompt,new_video_length\n{RED},1\n{BLUE},1000", name="prompts.csv")
     flags = [*small, "-p", table, "--output_dir", tmp_path / "out", "--parallel", "prompts"]
     waiting, busy = start_ranks(flags, tmp_path, 2)
@@ -375,8 +375,8 @@ def test_nobody_waits_for_a_rank_that_is_gone(tmp_path, small, number):
     assert "Traceback" not in (tmp_path / "output0").read_text()
 
 
-def test_a_run_does_not_need_to_be_heard(tmp_path, small):
-    """The terminal is closed, or the program that read the words has ended."""
+def test_a_run_goes_on_when_its_stderr_is_closed(tmp_path, small):
+    """As when the terminal is closed, or the program at the other end of a pipe has ended."""
     flags = [*small, "-p", prompt_file(tmp_path, RED, BLUE), "-l", 6, "--output_dir", tmp_path / "out"]
     words = [sys.executable, "videocrafter_main.py", *map(str, flags)]
     with subprocess.Popen(words, cwd=ROOT, stderr=subprocess.PIPE) as process:
@@ -430,8 +430,8 @@ def test_nothing_is_written_through_a_link(tmp_path, small, capfd):
     assert not list((tmp_path / "elsewhere").iterdir())
 
 
-def test_a_full_disk_costs_nothing_that_was_saved(tmp_path, small):
-    """A limit on the size of files, as a disk's: the run fails in a sentence, and goes on when there is room."""
+def test_a_run_resumes_after_a_full_disk(tmp_path, small):
+    """A limit on the size of files stands for a full disk: the run ends with an error, and resumes without it."""
     flags = [*small, "-p", prompt_file(tmp_path, RED), "-l", 16, "--save_every", 3, "--output_dir"]
     child = FORKSERVER.Process(target=run_with_little_room, args=([*flags, tmp_path / "out"], tmp_path / "output0"))
     child.start()
@@ -457,7 +457,7 @@ def test_debug_writes_a_log(tmp_path, usual):
 
 
 def test_the_commands_of_the_readme(tmp_path, tiny_model):
-    """Stopped and begun again, extended, and endless: as README says it, with the smallest model and queue."""
+    """Stopped and resumed, extended, and endless: the commands of README, with the smallest model and queue."""
     section = (ROOT / "README.md").read_text().split("## Runs that cannot be lost")[1].split("\n## ")[0]
     first, longer, endless = (
         [*words.split(), *tiny_model, "-n", 1, "--unconditional_guidance_scale", 1, "--output_dir", tmp_path / "out"]
