@@ -14,7 +14,8 @@ import torch
 from lvdm.cli.arguments import parse_args
 from lvdm.cli.command import says_errors
 from lvdm.cli.errors import exit_status
-from lvdm.io.files import check_writable, file_digest
+from lvdm.io.files import check_writable
+from lvdm.models.checkpoint import checkpoint_digest
 from lvdm.pipeline.base_clip import kept_base_clip
 from lvdm.pipeline.batch import Summary, begin_anew, make_all
 from lvdm.pipeline.conditions import condition
@@ -31,15 +32,17 @@ from lvdm.runtime.signals import Stop, stop_on_signals
 
 
 @torch.inference_mode()
-def run(options: Options, ranks: Ranks, stop: Stop) -> Summary:
+def make_videos(options: Options, ranks: Ranks, stop: Stop) -> Summary:
     """Make the video of every prompt that is this process's share, or its ranks'."""
-    prompts = prompts_of(options)
+    videos = videos_of(prompts_of(options), options, digest=checkpoint_digest(options.ckpt_path))
+    if not options.overwrite:
+        ranks.from_first(partial(check_settings, videos))
     model = network_of(options)
     check_writable(options.results_root, flag="--output_dir")
-    videos = videos_of(prompts, options, digest=file_digest(options.ckpt_path))
-    ranks.from_first(partial(begin_anew if options.overwrite else check_settings, videos))
-    with computing(model, options, ranks, stop) as running:
-        return make_all(videos, partial(make_video, running), stop=stop, debug=options.debug)
+    if options.overwrite:
+        ranks.from_first(partial(begin_anew, videos))
+    with computing(model, options, ranks, stop) as run:
+        return make_all(videos, partial(make_video, run), stop=stop, debug=options.debug)
 
 
 def make_video(run: Run, video: Video) -> bool:
@@ -53,8 +56,11 @@ def make_video(run: Run, video: Video) -> bool:
             clip = kept_base_clip(run, video, conditions)
             queue, image_tokens = fill_queue(run, conditions, clip)
             state = session.begin(clip, queue, image_tokens)
-        passes = denoise(run, conditions, state.queue, state.image_tokens, frames=video.frames)
-        session.write(passes, state, conditions)
+        with session.recorder(state, conditions) as recorder:
+            for after in denoise(run, conditions, state.queue, state.image_tokens, frames=video.frames):
+                recorder.record(after)
+                if recorder.complete:
+                    break
     return True
 
 
@@ -65,7 +71,7 @@ def run_on_ranks(options: Options) -> int:
         ranks_of(torch.device(options.device), wanted=options.parallel == "windows") as ranks,
         stop_on_signals(ranks, advice=f"{again} goes on where it ended") as stop,
     ):
-        summary = run(options, ranks, stop)
+        summary = make_videos(options, ranks, stop)
     if ranks.first:
         print(f"{summary}; they are below {options.results_root}", flush=True)
     return 1 if summary.failed else 0
@@ -73,7 +79,7 @@ def run_on_ranks(options: Options) -> int:
 
 @says_errors
 def main(argv: Sequence[str]) -> int:
-    """Do what the words behind the program's name ask for; return the exit status."""
+    """Run the command line `argv`; return the exit status."""
     options = parse_args(argv)
     keep_freed_memory()
     with leaving_together(wanted=options.parallel == "prompts"):

@@ -37,7 +37,7 @@ from lvdm.pipeline.options import Options
 from lvdm.runtime.cpu import keep_freed_memory
 from lvdm.runtime.distributed import ALONE
 from lvdm.runtime.signals import Stop, stop_on_signals
-from videocrafter_main import run
+from videocrafter_main import make_videos
 
 
 def read_arguments(words: Sequence[str] | None) -> argparse.Namespace:
@@ -85,7 +85,7 @@ def read_arguments(words: Sequence[str] | None) -> argparse.Namespace:
 
 def make(options: Options, stop: Stop) -> bool:
     """Make one video; return whether that succeeded."""
-    return not run(options, ALONE, stop).failed
+    return not make_videos(options, ALONE, stop).failed
 
 
 def ablate(args: argparse.Namespace) -> int:

@@ -5,14 +5,13 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import fields
 from pathlib import Path
-from types import UnionType
-from typing import Any, get_args, get_origin, get_type_hints
+from typing import Any, get_origin, get_type_hints
 
 from lvdm.cli.command import Parser
 from lvdm.pipeline.mode import Mode
 from lvdm.pipeline.options import Options
 from lvdm.pipeline.resolve import config_facts, embedded_config, resolved
-from lvdm.pipeline.settings import Setting, settings_of
+from lvdm.pipeline.settings import Setting, settings_of, value_type
 
 USAGE = "python videocrafter_main.py [--prompt TEXT | --prompt_file FILE] [flags]"
 DESCRIPTION = """\
@@ -27,10 +26,10 @@ METAVARS = {int: "N", float: "X", str: "TEXT", Path: "FILE", Mode: "MODE"}
 
 
 def parse_args(argv: Sequence[str]) -> Options:
-    """Return the checked options that the words behind the program's name mean.
+    """Parse `argv` into checked Options.
 
     Raises:
-        ValueError, FileNotFoundError: words that cannot be read, or values that do not fit; one line that names the
+        ValueError, FileNotFoundError: a flag that cannot be read, or a value that does not fit; one line that names the
             flag and the value.
     """
     given = vars(build_parser(_config_asked_for(argv)).parse_args(argv))
@@ -47,7 +46,7 @@ def build_parser(config: Path) -> Parser:
 
     Flags that are not given leave no trace in what it parses: Options knows its own defaults.
     """
-    epilog = f"What is from the config is said by {config} (--config FILE --help shows those of another)."
+    epilog = f"Defaults marked 'from the config' come from {config}; --config FILE --help shows those of another one."
     parser = Parser(DESCRIPTION, usage=USAGE, epilog=epilog, argument_default=argparse.SUPPRESS)
     of_config = {}
     with suppress(ValueError, OSError):  # said when the config is needed
@@ -79,7 +78,7 @@ def _add_flag(group: Any, name: str, setting: Setting, kind: Any, words: str) ->
         group.add_argument(*flags, action=argparse.BooleanOptionalAction, help=words)
         return
     several = get_origin(kind) is tuple
-    single = _single_type(kind)
+    single = value_type(Options, name)
     metavar = "{" + ",".join(setting.choices) + "}" if setting.choices else METAVARS[single]
     read = str if single is Mode else single
     if setting.repeated:
@@ -88,13 +87,6 @@ def _add_flag(group: Any, name: str, setting: Setting, kind: Any, words: str) ->
         group.add_argument(*flags, nargs="+", action=_AsTuple, type=read, metavar=metavar, help=words)
     else:
         group.add_argument(*flags, type=read, metavar=metavar, help=words)
-
-
-def _single_type(kind: Any) -> type:
-    """Return int for `int | None` and str for `tuple[str, ...]`."""
-    if isinstance(kind, UnionType) or get_origin(kind) is tuple:
-        return next(each for each in get_args(kind) if each not in (type(None), Ellipsis))
-    return kind
 
 
 class _AsTuple(argparse.Action):

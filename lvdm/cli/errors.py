@@ -11,7 +11,7 @@ from lvdm.runtime.errors import one_line
 
 
 def exit_status(work: Callable[[], int], *, debug: bool) -> int:
-    """Return what `work` returns; 2 if it raises an error that is a sentence, 1 if this rank failed alone.
+    """Return what `work` returns; 2 if the user can mend what it raised, 1 if this rank failed alone.
 
     The error is printed as one line; with `debug` its traceback stands before it. A stop by a signal is passed on.
     """

@@ -126,7 +126,7 @@ def _table(path: Path, lines: Sequence[str], find: Callable[[str], Picture] | No
         if name not in columns:
             raise ValueError(f"{where} {header_line}: no {name!r} column among {', '.join(map(repr, header))}")
     if twice := [name for name in COLUMNS if columns.count(name) > 1]:
-        raise ValueError(f"{where} {header_line}: the column {twice[0]!r} stands there twice")
+        raise ValueError(f"{where} {header_line}: the column {twice[0]!r} appears twice")
     for line, row in rows:
         if any(row[len(columns) :]):
             raise ValueError(

@@ -145,11 +145,13 @@ def parse_prompt(text: str, line: int, where: str) -> Prompt:
     for frame, prompt in pairs:
         start = parse_integer(frame, f"{where}: in a schedule of prompts, frame", minimum=0)
         if start is None or not isinstance(prompt, str) or not prompt.strip():
-            raise ValueError(f"{where}: in a schedule of prompts, frame {frame!r} has no prompt, but {prompt!r}")
+            raise ValueError(f"{where}: in a schedule of prompts, frame {frame!r}: expected a prompt, got {prompt!r}")
         try:
             prompt.encode()
         except UnicodeEncodeError:
-            raise ValueError(f"{where}: in a schedule, the prompt of frame {frame} has half a character") from None
+            raise ValueError(
+                f"{where}: in a schedule, the prompt of frame {frame} contains an unpaired surrogate"
+            ) from None
         schedule.append((start, prompt.strip()))
     starts = [start for start, _ in schedule]
     if starts[:1] != [0] or starts != sorted(set(starts)):

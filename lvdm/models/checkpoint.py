@@ -16,7 +16,7 @@ from omegaconf.base import ContainerMetadata, Metadata
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from lvdm.io.files import whole_file
+from lvdm.io.files import file_digest, whole_file
 
 DEEPSPEED_PREFIX = "_forward_module."
 
@@ -70,10 +70,7 @@ def read_state_dict(path: str | Path) -> dict[str, Tensor]:
         ValueError: the file is truncated, not a checkpoint, or would run code.
     """
     path = Path(path)
-    if path.is_dir():
-        raise ValueError(f"--ckpt_path {str(path)!r}: this is a folder; name the file in it")
-    if not path.is_file():
-        raise FileNotFoundError(missing_file_message(path))
+    check_is_file(path)
     content = read_safetensors(path) if is_safetensors(path) else read_torch(path)
     for key in ("state_dict", "module"):
         if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
@@ -91,6 +88,20 @@ def read_state_dict(path: str | Path) -> dict[str, Tensor]:
     if all(name.startswith(DEEPSPEED_PREFIX) for name in tensors):
         tensors = {name.removeprefix(DEEPSPEED_PREFIX): tensor for name, tensor in tensors.items()}
     return tensors
+
+
+def checkpoint_digest(path: Path) -> str:
+    """Return the SHA-256 of a checkpoint file as hex digits; errors as of `read_state_dict` if there is no such file."""
+    check_is_file(path)
+    return file_digest(path)
+
+
+def check_is_file(path: Path) -> None:
+    """Raise FileNotFoundError or ValueError, with advice, if there is no checkpoint file at `path`."""
+    if path.is_dir():
+        raise ValueError(f"--ckpt_path {str(path)!r}: this is a folder; name the file in it")
+    if not path.is_file():
+        raise FileNotFoundError(missing_file_message(path))
 
 
 def is_safetensors(path: Path) -> bool:

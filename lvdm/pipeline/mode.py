@@ -94,7 +94,7 @@ def _fault(word: str, text: str) -> str:
     if word in QCACHES:
         return f"{word!r} is a second qcache"
     if word in ("unilatent", "t2v", "i2v", "seed", "ar") and text.split("_").count(word) > 1:
-        return f"the word {word!r} stands there twice"
+        return f"the word {word!r} appears twice"
     return f"unknown word {word!r}"
 
 

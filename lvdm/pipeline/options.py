@@ -29,7 +29,7 @@ COMPUTE = "where and how to compute"
 WRITE = "what to write"
 
 NOTHING, FILES, PIXELS, BASE_CLIP = Affects.NOTHING, Affects.FILES, Affects.PIXELS, Affects.BASE_CLIP
-SAMPLING = PIXELS | BASE_CLIP
+SAMPLING = Affects.SAMPLING
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ class Options:
             short="-p", exclusive="prompts", from_config=True,
         ),
     )  # fmt: skip
-    seed: int = declare(321, Setting("number that all noise depends on", WHAT, SAMPLING, check=Range(0, LARGEST)))
+    seed: int = declare(321, Setting("random seed", WHAT, SAMPLING, check=Range(0, LARGEST)))
     new_video_length: int = declare(
         100,
         Setting(
@@ -80,7 +80,7 @@ class Options:
     prompt_blend: int = declare(
         0,
         Setting(
-            "frames in which a prompt of a schedule replaces the one before; 0 is at once", WHAT, SAMPLING,
+            "frames to cross-fade between scheduled prompts; 0 switches at once", WHAT, SAMPLING,
             check=Range(0), applies=lambda options, prompt: len(prompt.schedule) > 1,
         ),
     )  # fmt: skip
@@ -117,9 +117,16 @@ class Options:
 
     video_length: int | None = declare(
         None,
-        Setting("f, frames of a window, even, at most the model's temporal_length", SAMPLE, SAMPLING, from_config=True),
+        Setting(
+            "f, frames of a window: even, at most the model's temporal_length",
+            SAMPLE,
+            SAMPLING,
+            default_help="that length",
+        ),
     )
-    num_partitions: int = declare(4, Setting("n, windows in the queue", SAMPLE, SAMPLING, short="-n", check=Range(1)))
+    num_partitions: int = declare(
+        4, Setting("n: the queue has f*n noise levels", SAMPLE, SAMPLING, short="-n", check=Range(1))
+    )
     num_inference_steps: int | None = declare(
         None, Setting("denoising steps; must be f*n", SAMPLE, NOTHING, default_help="f*n")
     )
@@ -176,7 +183,7 @@ class Options:
         False, Setting("keep on the device only the network that computes: less memory, slower", COMPUTE, NOTHING)
     )
     num_processes: int = declare(1, Setting("processes that share the prompts", COMPUTE, NOTHING, check=Range(1)))
-    rank: int = declare(0, Setting("which of them this one is, from 0", COMPUTE, NOTHING))
+    rank: int = declare(0, Setting("index of this process, from 0 to num_processes - 1", COMPUTE, NOTHING))
     parallel: str = declare(
         "windows", Setting("what the processes of torchrun share", COMPUTE, NOTHING, choices=PARALLEL)
     )

@@ -35,7 +35,7 @@ class Pass:
         return self.queue.head_frame + self.queue.warm_up + 1
 
     @property
-    def finished(self) -> int:
+    def frames_done(self) -> int:
         """How many frames of the video are finished; 0 in the warm-up."""
         return max(0, self.queue.head_frame + 1)
 
@@ -78,10 +78,10 @@ def denoise(
 
 
 def decodes_at_once(run: Run) -> bool:
-    """Return whether a frame is decoded before the next pass, instead of beside it.
+    """Return whether a frame is decoded before the next pass instead of beside it.
 
-    So it is where it becomes the picture of later frames; on a GPU, which keeps the order and would need memory for
-    both; and where networks are offloaded, as only one of them is on the device.
+    True where the frame becomes the picture of later ones (t2v_seed_ar), on a GPU, which would compute both one after
+    the other anyway and need memory for both, and with --offload, where one network at a time is on the device.
     """
     return run.options.mode.renews_picture or run.options.offload or run.device.type != "cpu"
 

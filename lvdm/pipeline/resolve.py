@@ -15,7 +15,7 @@ from lvdm.io.images import FITS
 from lvdm.io.prompts import safe_experiment
 from lvdm.pipeline.mode import Mode
 from lvdm.pipeline.options import LARGEST_SIDE, Options
-from lvdm.pipeline.settings import check_each
+from lvdm.pipeline.settings import check_each, settings_of, value_type
 from lvdm.runtime.cpu import has_bf16_units
 from lvdm.runtime.distributed import global_rank, local_rank, local_world_size, world_size
 
@@ -24,15 +24,7 @@ EMBEDDED_WITH_PICTURES = Path("configs/inference_i2v_tiny.yaml")
 QCACHE_WEIGHT = 0.9
 
 INFERENCE_DEFAULTS = {"fps": 8, "output_fps": 10, "unconditional_guidance_scale": 12.0}  # where a config says nothing
-INFERENCE_TYPES = {
-    "ckpt_path": Path,
-    "prompt_file": Path,
-    "height": int,
-    "width": int,
-    "fps": int,
-    "output_fps": int,
-    "unconditional_guidance_scale": float,
-}
+INFERENCE_TYPES = {name: value_type(Options, name) for name, each in settings_of(Options).items() if each.from_config}
 
 
 @dataclass(frozen=True)
@@ -148,7 +140,7 @@ def _with_torchrun(options: Options) -> Options:
         return options
     if options.num_processes > 1:
         raise ValueError(
-            f"--num_processes {options.num_processes}: torchrun says it with --parallel prompts; leave it out"
+            f"--num_processes {options.num_processes}: torchrun already sets it with --parallel prompts; leave it out"
         )
     return replace(options, num_processes=world_size(), rank=global_rank())
 
@@ -184,7 +176,9 @@ def _check_model(options: Options, facts: ConfigFacts) -> None:
 
 def _check_combinations(options: Options) -> None:
     if options.compile and options.offload:
-        raise ValueError("--compile --offload: compiled kernels want the weights in one place; allowed is one of them")
+        raise ValueError(
+            "--compile --offload: cannot be combined, as compiled kernels need the weights in one place; use one of them"
+        )
     if not 0 <= options.rank < options.num_processes:
         allowed = f"from 0 to {options.num_processes - 1}"
         raise ValueError(f"--rank {options.rank}: must be {allowed} with --num_processes {options.num_processes}")

@@ -11,9 +11,8 @@ from lvdm.io.images import to_uint8
 from lvdm.io.lock import folder_lock
 from lvdm.io.writers.gif import GifWriter
 from lvdm.pipeline.conditions import Conditions
-from lvdm.pipeline.passes import Pass
 from lvdm.pipeline.record import Stopwatch, pass_log, progress_of, write_record
-from lvdm.pipeline.recording import record_passes
+from lvdm.pipeline.recorder import Recorder, open_recorder
 from lvdm.pipeline.run import Run
 from lvdm.pipeline.state import RunState
 from lvdm.pipeline.video import Video
@@ -49,15 +48,13 @@ class Session:
         self.clock.lap("base clip")
         return RunState(self.video.settings, queue, image_tokens, files={}, seconds=self.clock.laps)
 
-    def write(self, passes: Iterator[Pass], state: RunState, conditions: Conditions) -> None:
-        """Write all frames that `passes` finish, save the state now and then, and at the end write the record.
-
-        Raises:
-            Stopped: a signal asked for it; the state is saved.
-        """
-        state = record_passes(self.run, self.video, passes, state, conditions, log=self.log, clock=self.clock)
+    @contextmanager
+    def recorder(self, state: RunState, conditions: Conditions) -> Iterator[Recorder]:
+        """Yield what writes the frames of passes that begin with `state`; at the end write the record of the video."""
+        with open_recorder(self.run, self.video, conditions, state, log=self.log, clock=self.clock) as recorder:
+            yield recorder
         if self.run.ranks.first:
-            write_record(self.video, state)
+            write_record(self.video, recorder.state)
 
 
 @contextmanager

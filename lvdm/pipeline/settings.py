@@ -7,7 +7,8 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, Field, dataclass, field, fields
 from enum import Flag, auto
-from typing import Any
+from types import UnionType
+from typing import Any, get_args, get_origin, get_type_hints
 
 
 class Affects(Flag):
@@ -58,11 +59,12 @@ class Setting:
     Args:
         help: what it does, in one line, with the unit.
         group: the heading that it stands under in `--help`.
-        affects: what changes with it.
+        affects: what changes with it. Where a new setting affects pixels or files, let it not apply at its default
+            (`applies`): the states of earlier versions lack it, and videos begun with them could not go on.
         short: a second, shorter flag.
         choices: the allowed values.
         check: raises ValueError for a value that is not allowed.
-        from_config: whether the config's `inference:` section, or its model, says the default.
+        from_config: whether the config's `inference:` section may say the default.
         default_help: the default in words, where its value says too little.
         exclusive: flags with the same word here cannot be given together.
         repeated: whether the flag may be given several times, once for each value; otherwise it takes them all at once.
@@ -103,6 +105,14 @@ def setting_of(declared: Field) -> Setting:
 def settings_of(options: Any) -> dict[str, Setting]:
     """Return the settings of a dataclass, or of an instance of it, by the names of their fields."""
     return {declared.name: setting_of(declared) for declared in fields(options)}
+
+
+def value_type(options: type, name: str) -> type:
+    """Return the type of one value of a setting: int for `int | None`, str for `tuple[str, ...]`."""
+    kind = get_type_hints(options)[name]
+    if isinstance(kind, UnionType) or get_origin(kind) is tuple:
+        return next(each for each in get_args(kind) if each not in (type(None), Ellipsis))
+    return kind
 
 
 def check_each(options: Any) -> None:

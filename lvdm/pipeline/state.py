@@ -22,12 +22,14 @@ IMAGE_TOKENS = "seed"  # their name in the file, from when they were called so
 
 @dataclass(frozen=True)
 class RunState:
-    """A video between two passes.
+    """Hold a video between two passes.
 
-    settings: everything that changes its pixels, by the name of the flag. queue: as the next pass finds it. seed: the
-    image tokens (1, 1, N, D) of the frame that it is conditioned on, if any. files: what the writers need to
-    resume; empty before the first pass.
-    seconds: the time spent so far, by stage.
+    Args:
+        settings: everything that changes pixels or files, by flag.
+        queue: as the next pass begins with it.
+        image_tokens: (1, 1, N, D) of the frame that the video is conditioned on, if any.
+        files: what the writers need to resume; empty before the first pass.
+        seconds: the time spent so far, by stage.
     """
 
     settings: Mapping[str, object]
@@ -123,8 +125,8 @@ def check_same(video: Video, saved: Mapping[str, object]) -> None:
         if now.get(name) != saved.get(name):
             raise ValueError(
                 f"{name} was {_told(saved.get(name))} when the video in {video.folder} was begun, and is now "
-                f"{_told(now.get(name))}; --overwrite begins it anew (and all others of the prompt file), another "
-                "--experiment or --output_dir keeps it"
+                f"{_told(now.get(name))}; pass --overwrite to restart every video of this run, or another --experiment "
+                "or --output_dir to keep it"
             )
 
 

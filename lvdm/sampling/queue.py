@@ -82,7 +82,9 @@ class LatentQueue:
         return replace(self, latents=torch.cat([front, denoised], dim=2))
 
     def shift(self, tail: Tensor) -> "LatentQueue":
-        """Return the queue with the foremost frame gone, all others one slot and level on, and `tail` behind them.
+        """Drop the foremost frame, move every other one a slot towards the head, and append `tail`.
+
+        Levels belong to slots and do not move.
 
         tail: (1, C, 1, h, w) ~ N(0, I).
         """

@@ -132,7 +132,7 @@ def test_only_a_csv_has_a_header(tmp_path):
         ("a.txt", "\ufeff\n \r\n", "", "no prompts"),
         ("a.csv", "prompt,seed\n,\n", "", "no prompts"),
         ("a.csv", "text,seed\na cat,3\n", "line 1", "no 'prompt' column among 'text', 'seed'"),
-        ("a.csv", "prompt,prompt\na,b\n", "line 1", "'prompt' stands there twice"),
+        ("a.csv", "prompt,prompt\na,b\n", "line 1", "'prompt' appears twice"),
         ("a.csv", "prompts,seeds\na cat,3\n", "line 1", "is not known; is it "),
         ("a.csv", "prompt,sed\na cat,3\n", "line 1", "'sed' is not known; is it 'seed'?"),
         ("a.csv", "prompt,seed\na cat,three\n", "line 2", "seed 'three'"),

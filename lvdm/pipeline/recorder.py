@@ -1,0 +1,134 @@
+"""Consume the passes of a video: files, progress, log and saved states."""
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+
+import numpy as np
+from torch import Tensor
+from tqdm import tqdm
+
+from lvdm.io.images import to_uint8
+from lvdm.io.writers.video_files import NO_FILES, VideoFiles, open_files
+from lvdm.models.ddpm3d import LatentDiffusion
+from lvdm.pipeline.conditions import Conditions
+from lvdm.pipeline.passes import Pass
+from lvdm.pipeline.record import Stopwatch
+from lvdm.pipeline.run import Run
+from lvdm.pipeline.state import RunState, write_state
+from lvdm.pipeline.video import Video
+from lvdm.runtime.background import BackgroundWriter, background_writer
+from lvdm.runtime.progress import progress_bar
+from lvdm.sampling.sampler import advance
+
+
+@dataclass
+class Recorder:
+    """Write what passes finish.
+
+    Args:
+        state: the newest one that was saved, or the one that the first pass began with.
+        files: of the video; none on ranks other than 0.
+        write: writes a frame to them beside the next pass.
+        bar: shows how many passes are done.
+        passes_before: how many earlier runs have done.
+        log: adds a line to the log file, with `--debug`.
+        clock: adds up the seconds of the stages.
+    """
+
+    run: Run
+    video: Video
+    conditions: Conditions
+    state: RunState
+    files: VideoFiles
+    write: BackgroundWriter
+    bar: tqdm
+    passes_before: int
+    log: Callable[[str], None]
+    clock: Stopwatch
+    pass_clock: Stopwatch = field(default_factory=Stopwatch)
+    complete: bool = False
+
+    def record(self, after: Pass) -> None:
+        """Write the frame that a pass finished; save the state if it is due. `complete` is set with the last frame.
+
+        Raises:
+            Stopped: a signal asked for it; the state is saved.
+        """
+        stopped = self.run.stop.requested()  # ranks ask one another while their devices compute
+        self._write(after)
+        self._show(after)
+        frames = self.video.frames
+        self.complete = stopped and after.frames_done > 0 if frames is None else after.frames_done == frames
+        if self.complete or stopped or after.number % self.video.options.save_every == 0:
+            self._save(after)
+        if stopped and not self.complete:
+            self.run.stop.check()
+
+    def _write(self, after: Pass) -> None:
+        if self.run.ranks.first and after.frames_done:
+            self.write(after.queue.head, after.pixels)
+        if self.files.queue is not None:
+            decode = self.run.model.decode
+            self.files.write_queue(to_uint8(decode(slot)[0]) for slot in after.queue.latents.unbind(2))
+
+    def _show(self, after: Pass) -> None:
+        self.bar.update()
+        pace = self.bar.format_dict["elapsed"] / (after.number - self.passes_before)
+        total = self.video.frames or "many"
+        self.bar.set_postfix_str(f"{after.frames_done} of {total} frames written, {pace:.2f} s/frame")
+        self.log(f"pass {after.number}: {self.pass_clock.lap('pass'):.3f} s, {after.frames_done} frames finished")
+
+    def _save(self, after: Pass) -> None:
+        self.write.wait()
+        self.clock.lap("queue")
+        queue = advance(after.queue, noise=self.conditions.noise)
+        self.state = RunState(self.video.settings, queue, after.image_tokens, self.files.sync(), self.clock.laps)
+        if self.run.ranks.first:
+            write_state(self.video.state, self.state)
+
+
+@contextmanager
+def open_recorder(
+    run: Run,
+    video: Video,
+    conditions: Conditions,
+    state: RunState,
+    *,
+    log: Callable[[str], None],
+    clock: Stopwatch,
+) -> Iterator[Recorder]:
+    """Open the files of a video and its progress bar, to go on where `state` is; complete them at the end."""
+    first, queue = run.ranks.first, state.queue
+    total = None if video.frames is None else queue.warm_up + video.frames
+    done = queue.warm_up + queue.head_frame
+    with ExitStack() as stack:
+        files = stack.enter_context(files_of(video, state, conditions.picture)) if first else NO_FILES
+        write = stack.enter_context(background_writer(partial(write_frame, run.model, files)))
+        bar = progress_bar(desc="passes", unit="pass", initial=done, total=total, disabled=not first)
+        stack.enter_context(bar)
+        yield Recorder(run, video, conditions, state, files, write, bar, done, log, clock)
+
+
+def files_of(video: Video, state: RunState, picture: np.ndarray | None) -> AbstractContextManager[VideoFiles]:
+    """Open the files that the options ask for, to go on where `state` is."""
+    options = video.options
+    return open_files(
+        video.folder,
+        video.name,
+        formats=options.formats,
+        fps=options.output_fps,
+        comment=video.comment,
+        crf=options.crf,
+        save_frames=options.save_frames,
+        queue_slots=state.queue.slots if options.save_queue else None,
+        picture=picture,
+        resume_from=state.files or None,
+    )
+
+
+def write_frame(model: LatentDiffusion, files: VideoFiles, latent: Tensor, pixels: Tensor | None) -> None:
+    """Write the finished frame `pixels` (1, 3, H, W); if it is None, `latent` (1, C, h, w) is decoded first."""
+    with torch.inference_mode():  # which holds only in the thread that enters it
+        files.write(to_uint8((model.decode(latent) if pixels is None else pixels)[0]))
