@@ -14,16 +14,14 @@ import torch
 from lvdm.cli.arguments import parse_args
 from lvdm.cli.command import says_errors
 from lvdm.cli.errors import exit_status
-from lvdm.io.files import check_writable
 from lvdm.models.checkpoint import checkpoint_digest
 from lvdm.pipeline.base_clip import kept_base_clip
-from lvdm.pipeline.batch import Summary, begin_anew, make_all
+from lvdm.pipeline.batch import Summary, make_all, prepare
 from lvdm.pipeline.conditions import condition
 from lvdm.pipeline.options import Options
 from lvdm.pipeline.passes import denoise, fill_queue
 from lvdm.pipeline.run import Run, computing, network_of
 from lvdm.pipeline.session import working_on
-from lvdm.pipeline.state import check_settings
 from lvdm.pipeline.video import Video, prompts_of, videos_of
 from lvdm.runtime.console import Console
 from lvdm.runtime.cpu import keep_freed_memory
@@ -35,12 +33,8 @@ from lvdm.runtime.signals import Stop, stop_on_signals
 def make_videos(options: Options, ranks: Ranks, stop: Stop) -> Summary:
     """Make the video of every prompt that is this process's share, or its ranks'."""
     videos = videos_of(prompts_of(options), options, digest=checkpoint_digest(options.ckpt_path))
-    if not options.overwrite:
-        ranks.from_first(partial(check_settings, videos))
     model = network_of(options)
-    check_writable(options.results_root, flag="--output_dir")
-    if options.overwrite:
-        ranks.from_first(partial(begin_anew, videos))
+    videos = ranks.from_first(partial(prepare, videos, options))
     with computing(model, options, ranks, stop) as run:
         return make_all(videos, partial(make_video, run), stop=stop, debug=options.debug)
 

@@ -91,7 +91,7 @@ def read_state_dict(path: str | Path) -> dict[str, Tensor]:
 
 
 def checkpoint_digest(path: Path) -> str:
-    """Return the SHA-256 of a checkpoint file as hex digits; errors as of `read_state_dict` if there is no such file."""
+    """Return the SHA-256 of a checkpoint file as hex digits; errors as of `read_state_dict` if there is none."""
     check_is_file(path)
     return file_digest(path)
 

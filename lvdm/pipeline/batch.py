@@ -1,11 +1,13 @@
 """Make many videos in a row: one that fails costs that one only, and the end says what became of all."""
 
 import traceback
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import suppress
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 
+from lvdm.io.files import check_writable
 from lvdm.io.lock import folder_lock
+from lvdm.pipeline.options import Options
+from lvdm.pipeline.state import check_settings
 from lvdm.pipeline.video import Video
 from lvdm.runtime.distributed import RankError, SharedError
 from lvdm.runtime.errors import reason
@@ -27,14 +29,33 @@ class Summary:
         return "\n".join([*(f"failed: {failure}" for failure in self.failed if several), counts])
 
 
-def begin_anew(videos: Iterable[Video]) -> None:
-    """Make all `videos` ones that were never begun. One where that fails is tried again when it is its turn."""
-    for video in videos:
-        with suppress(ValueError, OSError):
-            video.check_places()
-            if video.folder.exists():
-                with folder_lock(video.folder):
-                    video.forget()
+def prepare(videos: Sequence[Video], options: Options) -> list[Video]:
+    """Check that results can be written and go on what is there; with `--overwrite`, begin all videos anew.
+
+    Returns:
+        The videos. One that cannot be begun anew now, because another process holds its folder for example, is marked
+        to be begun anew when it is its turn.
+
+    Raises:
+        ValueError: the output folder takes no files, or a video was begun with other settings.
+    """
+    check_writable(options.results_root, flag="--output_dir")
+    if options.overwrite:
+        return [video if forgotten(video) else replace(video, begins_anew=True) for video in videos]
+    check_settings(videos)
+    return list(videos)
+
+
+def forgotten(video: Video) -> bool:
+    """Remove what earlier runs left of a video; return False if that cannot be done."""
+    try:
+        video.check_places()
+        if video.folder.exists():
+            with folder_lock(video.folder):
+                video.forget()
+    except (ValueError, OSError):
+        return False
+    return True
 
 
 def make_all(videos: Sequence[Video], make: Callable[[Video], bool], *, stop: Stop, debug: bool) -> Summary:

@@ -130,5 +130,4 @@ def files_of(video: Video, state: RunState, picture: np.ndarray | None) -> Abstr
 
 def write_frame(model: LatentDiffusion, files: VideoFiles, latent: Tensor, pixels: Tensor | None) -> None:
     """Write the finished frame `pixels` (1, 3, H, W); if it is None, `latent` (1, C, h, w) is decoded first."""
-    with torch.inference_mode():  # which holds only in the thread that enters it
-        files.write(to_uint8((model.decode(latent) if pixels is None else pixels)[0]))
+    files.write(to_uint8((model.decode(latent) if pixels is None else pixels)[0]))

@@ -176,9 +176,7 @@ def _check_model(options: Options, facts: ConfigFacts) -> None:
 
 def _check_combinations(options: Options) -> None:
     if options.compile and options.offload:
-        raise ValueError(
-            "--compile --offload: cannot be combined, as compiled kernels need the weights in one place; use one of them"
-        )
+        raise ValueError("--compile --offload: cannot be combined, as compiled kernels need the weights in one place")
     if not 0 <= options.rank < options.num_processes:
         allowed = f"from 0 to {options.num_processes - 1}"
         raise ValueError(f"--rank {options.rank}: must be {allowed} with --num_processes {options.num_processes}")

@@ -68,6 +68,8 @@ def working_on(run: Run, video: Video) -> Iterator[Session]:
     ranks.from_first(video.check_places)
     with locked_by_first(ranks, video.folder):
         ranks.from_first(video.tidy)
+        if video.begins_anew:
+            ranks.from_first(video.forget)
         state, finished = ranks.from_first(lambda: progress_of(video))
         complete = video.frames is not None and finished >= video.frames
         with pass_log(video.log if run.options.debug and ranks.first and not complete else None) as log:

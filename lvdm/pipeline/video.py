@@ -25,11 +25,13 @@ class Video:
         prompt: what is in it.
         options: how it is made; where the prompt's line of a table says something else than the flags, that.
         contents: digests of the config's model and of the checkpoint, by the names of these settings.
+        begins_anew: whether what an earlier run left of it is to be removed first.
     """
 
     prompt: Prompt
     options: Options
     contents: Mapping[str, str]
+    begins_anew: bool = False
 
     @classmethod
     def of(cls, prompt: Prompt, options: Options, *, contents: Mapping[str, str]) -> "Video":
