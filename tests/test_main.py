@@ -153,17 +153,20 @@ def test_files_of_an_earlier_run_do_not_stay(tmp_path, small):
     assert {path.name for path in folder.iterdir()} == names
 
 
-def test_damaged_base_clip_is_set_aside_and_sampled_anew(tmp_path, small, capfd):
+@pytest.mark.parametrize(
+    "damage", [lambda whole: whole[:-100], lambda whole: whole[:-1] + bytes([whole[-1] ^ 1])], ids=["cut", "bit"]
+)
+def test_damaged_base_clip_is_set_aside_and_sampled_anew(tmp_path, small, capfd, damage):
     arguments = [*small, "-p", prompt_file(tmp_path, RED), "--output_dir", tmp_path / "out"]
     assert command(*arguments) == 0
     before = frames_below(tmp_path / "out")
     (cached,) = (tmp_path / "out" / "latents").iterdir()
     whole = cached.read_bytes()
-    cached.write_bytes(whole[:-100])
+    cached.write_bytes(damage(whole))
     assert command(*arguments, "--overwrite") == 0
     assert frames_below(tmp_path / "out") == before
     assert cached.read_bytes() == whole
-    assert cached.with_name(f"{cached.name}.damaged").read_bytes() == whole[:-100]
+    assert cached.with_name(f"{cached.name}.damaged").read_bytes() == damage(whole)
     assert f"{cached.name}.damaged" in capfd.readouterr().err
 
 

@@ -119,7 +119,9 @@ def test_every_stage_trains_resumes_and_starts_from_the_one_before(tmp_path, tra
     first_stage = [name for name in clips if name.startswith("first_stage_model")]
     assert all(torch.equal(frames[name], clips[name]) for name in first_stage)
 
-    train(tmp_path / "clips.yaml", "--steps", "5")  # resumes at step 3
+    progress = train(tmp_path / "clips.yaml", "--steps", "5")
+    assert "training: 60% 3/5 " in progress  # it resumes at step 3
+    assert "training: 0% 0/5 " not in progress
     with open(tmp_path / "clips" / "log" / "version_1" / "metrics.csv") as file:
         assert [row["step"] for row in csv.DictReader(file)] == ["4"]
     assert torch.load(tmp_path / "clips" / "last.ckpt", weights_only=False)["global_step"] == 5
