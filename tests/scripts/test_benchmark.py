@@ -15,7 +15,7 @@ from lvdm.evaluation import speed
 
 benchmark = load_script("benchmark")
 
-SMALL = ["--video_length", "4", "-n", "2", "--latents", "8", "12", "--device", "cpu"]
+SMALL = ["--video_length", "4", "-n", "1", "--latents", "8", "12", "--device", "cpu"]
 
 
 def test_a_small_run(tmp_path):
