@@ -78,13 +78,13 @@ def run(monkeypatch, capsys):
 @pytest.fixture
 def runs(monkeypatch):
     """The experiments of which videos were made or looked for, one by one."""
-    names, real = [], ablate.run
+    names, real = [], ablate.make_videos
 
     def counted(options, ranks, stop):
         names.append(options.experiment)
         return real(options, ranks, stop)
 
-    monkeypatch.setattr(ablate, "run", counted)
+    monkeypatch.setattr(ablate, "make_videos", counted)
     return names
 
 
