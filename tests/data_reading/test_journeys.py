@@ -1,5 +1,6 @@
 """Journeys: each frame depends only on scene and number, its ground truth is right, and captions parse back."""
 
+import json
 from collections import Counter
 from dataclasses import fields, replace
 from itertools import combinations
@@ -237,6 +238,8 @@ def test_prompt_files_hold_captions_of_the_grammar():
     default = [parse_caption(line) for line in (ROOT / "prompts/journeys.txt").read_text().splitlines()]
     for name in ("subject", "place", "time"):
         assert len({getattr(words, name) for words in default}) == len(default) == 3
+    schedule = json.loads((ROOT / "prompts/journeys_schedule.txt").read_text())
+    assert [parse_caption(caption).time for caption in schedule.values()] == ["day", "sunset", "night"]
 
 
 def test_clips_have_the_items_that_training_expects_and_are_repeatable():
