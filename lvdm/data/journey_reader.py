@@ -27,6 +27,7 @@ MIN_FRAMES = 4
 
 # subject and colours
 TOLERANCE = 90.0  # distance, as _opponent weighs it, from which on a pixel does not have a colour
+FIXED_TOLERANCE = 60.0  # the same for colours that never change: dark skin is not dark hair
 LUMINANCE_WEIGHT = 0.55  # weight of differences in brightness, relative to those in hue
 PRIOR = 0.4  # cost of a pixel that no template explains; a pixel of a wrong colour costs 1
 MIN_EXPLAINED = 0.25  # gain of the best hypothesis, relative to a perfect match
@@ -203,8 +204,8 @@ def _read_subject(small: np.ndarray, times: Sequence[str]) -> tuple[str | None, 
     return (
         subject,
         facing,
-        _name_if_clear(COLORS, color, main[frame, color, chosen], templates.main.sum(1)[chosen]),
-        _name_if_clear(SECOND_COLORS, other, second[frame, other, chosen], templates.second.sum(1)[chosen]),
+        _name_if_clear(COLORS, color, main[frame, color, chosen], templates.main.clip(0).sum(1)[chosen]),
+        _name_if_clear(SECOND_COLORS, other, second[frame, other, chosen], templates.second.clip(0).sum(1)[chosen]),
     )
 
 
@@ -217,7 +218,9 @@ def _color_costs(small: np.ndarray, times: Sequence[str]) -> np.ndarray:
     """Return how much each pixel differs from each colour in the light of its frame: (T, palette, pixels), 0 to 1."""
     pixels = _opponent(small.reshape(len(small), 1, -1, 3))
     colors = _opponent(np.stack([palette(time) for time in times]))[:, :, None]
-    return np.minimum(((pixels - colors) ** 2).sum(-1) / TOLERANCE**2, 1)
+    others = colors.shape[1] - len(SECOND_COLORS)
+    tolerances = np.float32([TOLERANCE] * len(SECOND_COLORS) + [FIXED_TOLERANCE] * others)
+    return np.minimum(((pixels - colors) ** 2).sum(-1) / tolerances[:, None] ** 2, 1)
 
 
 def _opponent(rgb: np.ndarray) -> np.ndarray:

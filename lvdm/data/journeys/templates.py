@@ -30,7 +30,8 @@ from lvdm.data.journeys.subjects import DARK, GLASS
 ROWS, COLUMNS = 64, 96
 MIN_COVER = 0.7  # a pixel belongs to a region that covers more than this share of it
 CONTRAST = 0.7  # weight of a pixel around the subject, relative to one inside
-POSES = 9  # templates of each subject and facing
+FACE = 2.0  # weight of a pixel of skin: a person's facing shows in little else
+POSES = 12  # templates of each subject and facing
 SIDE = 10  # columns at the left and the right that no subject reaches
 BANDS = 16  # bands of rows in which the colours of the sides are averaged
 SCENES = 10  # rendered scenes behind the template of each place and time
@@ -49,7 +50,7 @@ class SubjectTemplates:
         owner: (K,) index into `names` of each pose.
         main: (K, P) float32, 1 where a pixel has the main colour, else 0, or -CONTRAST close around that region.
         second: (K, P) float32, the same for the second colour.
-        fixed: (len(FIXED), K, P) float32, 1 where a pixel has one of the colours of FIXED, else 0.
+        fixed: (len(FIXED), K, P) float32, 1 (FACE for skin) where a pixel has a colour of FIXED, else 0.
     """
 
     names: tuple[tuple[str, str], ...]
@@ -81,15 +82,16 @@ def subject_templates() -> SubjectTemplates:
 @cache
 def _regions(subject: str, pose: int) -> np.ndarray:
     """Return the regions of main colour, second colour and each of FIXED, facing right: (5, ROWS, COLUMNS) float32."""
-    pace = "standing still" if pose == 0 and subject != "aeroplane" else "fast"
+    pace = "standing still" if pose < DETAILS and subject != "aeroplane" else "fast"
     words = Words(subject, "red", "right", pace, PLACES_OF[subject][0], "day")
-    look = Look("green", detail=pose % DETAILS, size=(0.96, 0.995, 1.03)[pose // DETAILS])
+    look = Look("green", detail=pose % DETAILS, size=(0.995, 0.96, 0.995, 1.03)[pose // DETAILS])
     shown = render(Scene(words, look, seed=pose), 5 * pose, 1, height=ROWS, width=COLUMNS)
     subject_share, main, second = np.moveaxis(shown.mask[0] / np.float32(255), -1, 0)
     other = subject_share - main - second
     picture = shown.frames[0].astype(np.float32)
     fixed = [other * (np.abs(picture - colors[0]).max(-1) < 30) for colors in FIXED.values()]
     regions = (np.stack([main, second, *fixed]) > MIN_COVER).astype(np.float32)
+    regions[-1] *= FACE
     for region in regions[:2]:
         region -= CONTRAST * (_dilated(region > 0, 4) & ~_dilated(subject_share > 0, 1))
     return regions
