@@ -32,8 +32,9 @@ from lvdm.runtime.signals import Stop, stop_on_signals
 @torch.inference_mode()
 def make_videos(options: Options, ranks: Ranks, stop: Stop) -> Summary:
     """Make the video of every prompt that is this process's share, or its ranks'."""
-    videos = videos_of(prompts_of(options), options, digest=checkpoint_digest(options.ckpt_path))
+    prompts = prompts_of(options)
     model = network_of(options)
+    videos = videos_of(prompts, options, digest=checkpoint_digest(options.ckpt_path))
     videos = ranks.from_first(partial(prepare, videos, options))
     with computing(model, options, ranks, stop) as run:
         return make_all(videos, partial(make_video, run), stop=stop, debug=options.debug)

@@ -12,7 +12,7 @@ from lvdm.pipeline.conditions import Conditions
 from lvdm.pipeline.run import Run
 from lvdm.sampling.queue import LatentQueue
 from lvdm.sampling.sampler import fifo
-from lvdm.sampling.taps.query_reuse import QueryReuse, reuse_queries
+from lvdm.sampling.taps.query_reuse import QueryReuse, attached, query_taps
 
 
 @dataclass(frozen=True)
@@ -62,19 +62,21 @@ def denoise(
     options, model = run.options, run.model
     denoiser = compiled_denoiser(run, conditions, queue)
     rule = QueryReuse(*options.mode.qcache, options.qcache_weight) if options.mode.qcache else None
+    taps = query_taps(model.unet, rule)
 
     def predict(x: Tensor, timesteps: Tensor, numbers: Tensor) -> Tensor:
-        return (denoiser if image_tokens is None else denoiser.with_picture(image_tokens))(x, timesteps, numbers)
+        conditioned = denoiser if image_tokens is None else denoiser.with_picture(image_tokens)
+        with attached(taps):  # in a pass only: between two, another video may use the same model
+            return conditioned(x, timesteps, numbers)
 
     passes = fifo(predict, run.queue_schedule(), queue, noise=conditions.noise)
     if frames is not None:
         passes = islice(passes, max(0, frames - queue.head_frame))
-    with reuse_queries(model.unet, rule):
-        for after in passes:
-            pixels = decoded_head(model, after) if decodes_at_once(run) else None
-            if options.mode.renews_picture and pixels is not None:
-                image_tokens = model.encode_pictures(pixels)
-            yield Pass(after, pixels, image_tokens)
+    for after in passes:
+        pixels = decoded_head(model, after) if decodes_at_once(run) else None
+        if options.mode.renews_picture and pixels is not None:
+            image_tokens = model.encode_pictures(pixels)
+        yield Pass(after, pixels, image_tokens)
 
 
 def decodes_at_once(run: Run) -> bool:

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from dataclasses import replace
 from itertools import islice
 
 import imageio.v3 as iio
@@ -84,6 +85,17 @@ def test_no_graph_is_recorded_for_weights_that_could_learn(model):
             handle.remove()
     assert recorded
     assert not any(recorded)
+
+
+def test_two_videos_of_one_model_do_not_disturb_each_other(model):
+    """Frame by frame in turn, one of them with a Q-cache: each is as if it were alone."""
+    cached = replace(SMALL, mode=Mode.parse("t2v_TTqcache_attn1"))
+    alone = [list(generate(model, RED, frames=3, options=options)) for options in (SMALL, cached)]
+    assert not np.array_equal(alone[0][-1], alone[1][-1])
+    together = zip(*(generate(model, RED, frames=3, options=options) for options in (SMALL, cached)), strict=True)
+    for number, frames in enumerate(together):
+        for frame, expected in zip(frames, alone, strict=True):
+            np.testing.assert_array_equal(frame, expected[number])
 
 
 def test_a_picture_is_felt(with_pictures, tmp_path):

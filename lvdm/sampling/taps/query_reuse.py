@@ -5,7 +5,7 @@ paired attention's queries is attached on entering `reuse_queries` and removed o
 """
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -15,6 +15,7 @@ from torch import Tensor
 from lvdm.modules.attention import CrossAttention, SpatialTransformer, TemporalTransformer
 from lvdm.modules.networks.openaimodel3d import Downsample, UNetModel, Upsample
 
+Tap = tuple[CrossAttention, Callable[[Tensor], Tensor]]
 TRANSFORMERS = {"ST": SpatialTransformer, "TT": TemporalTransformer}
 
 
@@ -100,22 +101,33 @@ def attention_of(block: torch.nn.Module, rule: QueryReuse) -> list[CrossAttentio
     ]
 
 
+def query_taps(unet: UNetModel, rule: QueryReuse | None) -> list[Tap]:
+    """Return the attentions of `unet` that `rule` taps, each with its tap; none if it is None."""
+    memories: dict[CrossAttention, Memory] = {}
+    replays: list[Tap] = []
+    for decoder_index, encoder_index in block_pairs(unet, rule.transformer) if rule else ():
+        encoders = attention_of(unet.input_blocks[encoder_index], rule)
+        decoders = attention_of(unet.output_blocks[decoder_index], rule)
+        for encoder, decoder in zip(encoders, decoders, strict=True):
+            memory = memories.setdefault(encoder, Memory())
+            replays.append((decoder, Replay(memory, rule.weight)))
+    return [*((encoder, memory.record) for encoder, memory in memories.items()), *replays]
+
+
+@contextmanager
+def attached(taps: Sequence[Tap]) -> Iterator[None]:
+    """Attach `taps` within this context. The same taps may be attached again: compiled kernels stay valid."""
+    try:
+        for attention, tap in taps:
+            attention.query_tap = tap
+        yield
+    finally:
+        for attention, _ in taps:
+            attention.query_tap = None
+
+
 @contextmanager
 def reuse_queries(unet: UNetModel, rule: QueryReuse | None) -> Iterator[None]:
     """Make every forward of `unet` within this context replay queries by `rule`; None changes nothing."""
-    memories: dict[CrossAttention, Memory] = {}
-    tapped: list[CrossAttention] = []
-    try:
-        if rule is not None:
-            for decoder_index, encoder_index in block_pairs(unet, rule.transformer):
-                encoders = attention_of(unet.input_blocks[encoder_index], rule)
-                decoders = attention_of(unet.output_blocks[decoder_index], rule)
-                for encoder, decoder in zip(encoders, decoders, strict=True):
-                    memory = memories.setdefault(encoder, Memory())
-                    encoder.query_tap = memory.record
-                    decoder.query_tap = Replay(memory, rule.weight)
-                    tapped += [encoder, decoder]
+    with attached(query_taps(unet, rule)):
         yield
-    finally:
-        for attention in tapped:
-            attention.query_tap = None
