@@ -27,7 +27,7 @@ from matplotlib import pyplot
 from torch.profiler import ProfilerActivity, profile
 
 from lvdm.cli.command import Parser, says_errors
-from lvdm.evaluation.speed import SETTINGS, TIMESTEPS, Bench, Figures, Setting, measure
+from lvdm.evaluation.speed import ARRANGEMENTS, TIMESTEPS, Arrangement, Bench, Figures, measure
 from lvdm.io.configs import read_config
 from lvdm.pipeline.resolve import device_named
 from lvdm.runtime.cpu import keep_freed_memory
@@ -68,14 +68,14 @@ def chart(figures: Mapping[str, Figures], path: Path, *, title: str) -> None:
     pyplot.close(figure)
 
 
-def save_profile(bench: Bench, setting: Setting, path: Path) -> None:
+def save_profile(bench: Bench, arrangement: Arrangement, path: Path) -> None:
     """Write a trace of one pass for chrome://tracing or Perfetto; print the ten most expensive operators.
 
     On a CPU it is a pass on one core: the profiler sees only the thread that it was started in.
     """
     cuda = bench.device.type == "cuda"
     with ExitStack() as stack, torch.inference_mode():
-        queues = bench.passes(setting, stack, in_this_thread=True)
+        queues = bench.passes(arrangement, stack, in_this_thread=True)
         next(queues)
         with profile(activities=[ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if cuda else [])]) as profiled:
             next(queues)
@@ -128,7 +128,7 @@ def main(words: Sequence[str] | None = None) -> int:
         "--config", type=Path, default=Path("configs/inference_t2v_tiny.yaml"), help="of a model (default: %(default)s)"
     )
     parser.add_argument(
-        "--settings", nargs="+", choices=SETTINGS, default=["originals", "fp32", "bf16"],
+        "--settings", nargs="+", choices=ARRANGEMENTS, default=["originals", "fp32", "bf16"],
         help="ways to compute a pass (default: originals fp32 bf16)",
     )  # fmt: skip
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (default: %(default)s)")
@@ -167,7 +167,7 @@ def main(words: Sequence[str] | None = None) -> int:
     if args.chart:
         chart(figures, args.chart, title=title)
     if args.profile:
-        save_profile(bench, SETTINGS[args.settings[-1]], args.profile)
+        save_profile(bench, ARRANGEMENTS[args.settings[-1]], args.profile)
     return 0
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from functools import wraps
 from typing import NoReturn
 
-from lvdm.runtime.errors import one_line
+from lvdm.runtime.errors import one_line, print_error
 from lvdm.runtime.interrupt import EXIT_STATUS, MESSAGE, raising_on_interrupt
 
 
@@ -56,7 +56,7 @@ def says_errors(main: Callable[..., int]) -> Callable[..., int]:
             print(str(stop) or MESSAGE, file=sys.stderr)
             return getattr(stop, "exit_status", EXIT_STATUS)
         except (ValueError, OSError) as error:
-            print(f"error: {one_line(error)}", file=sys.stderr)
+            print_error(error)
             return 2
 
     return command

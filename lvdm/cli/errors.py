@@ -1,13 +1,12 @@
 """Turn what a run may fail with into one line on stderr and an exit status."""
 
-import sys
 import traceback
 from collections.abc import Callable
 
 import torch
 
 from lvdm.runtime.distributed import RankError
-from lvdm.runtime.errors import one_line
+from lvdm.runtime.errors import print_error
 
 
 def exit_status(work: Callable[[], int], *, debug: bool) -> int:
@@ -20,5 +19,5 @@ def exit_status(work: Callable[[], int], *, debug: bool) -> int:
     except (ValueError, OSError, torch.OutOfMemoryError, RankError) as error:
         if debug:
             traceback.print_exc()
-        print(f"error: {one_line(error)}", file=sys.stderr)
+        print_error(error)
         return 1 if isinstance(error, RankError) else 2

@@ -35,7 +35,7 @@ TIMESTEPS = 1000
 
 
 @dataclass(frozen=True)
-class Setting:
+class Arrangement:
     """Say how a pass is computed.
 
     Args:
@@ -54,18 +54,18 @@ class Setting:
     compile: bool = False
 
 
-SETTINGS = {
-    "originals": Setting("fp32", apart=True),
-    "fp32": Setting("fp32"),
-    "bf16": Setting("bf16"),
-    "fp16": Setting("fp16"),
-    "fp32_compile": Setting("fp32", compile=True),
-    "bf16_compile": Setting("bf16", compile=True),
-    "fp16_compile": Setting("fp16", compile=True),
-    "bf16_qcache": Setting("bf16", qcache=True),
-    "fp16_qcache": Setting("fp16", qcache=True),
-    "bf16_window_batch1": Setting("bf16", window_batch=1),
-    "fp16_window_batch1": Setting("fp16", window_batch=1),
+ARRANGEMENTS = {
+    "originals": Arrangement("fp32", apart=True),
+    "fp32": Arrangement("fp32"),
+    "bf16": Arrangement("bf16"),
+    "fp16": Arrangement("fp16"),
+    "fp32_compile": Arrangement("fp32", compile=True),
+    "bf16_compile": Arrangement("bf16", compile=True),
+    "fp16_compile": Arrangement("fp16", compile=True),
+    "bf16_qcache": Arrangement("bf16", qcache=True),
+    "fp16_qcache": Arrangement("fp16", qcache=True),
+    "bf16_window_batch1": Arrangement("bf16", window_batch=1),
+    "fp16_window_batch1": Arrangement("fp16", window_batch=1),
 }
 
 
@@ -88,7 +88,7 @@ class FrameByFrame(NoiseSchedule):
 
 @dataclass(frozen=True)
 class Figures:
-    """Hold what was measured of one setting. A pass finishes one frame.
+    """Hold what was measured of one arrangement. A pass finishes one frame.
 
     Seconds are the median over the passes, and of the fastest and slowest one. Operations are those of the U-Net, as
     torch counts them; `share_of_matmul` compares them with a product of large matrices of the same precision in the
@@ -126,36 +126,38 @@ class Bench:
     latents: tuple[int, int, int]
     device: torch.device
 
-    def passes(self, setting: Setting, stack: ExitStack, *, in_this_thread: bool = False) -> Iterator[LatentQueue]:
+    def passes(
+        self, arrangement: Arrangement, stack: ExitStack, *, in_this_thread: bool = False
+    ) -> Iterator[LatentQueue]:
         """Return endless passes over a queue, which do everything that passes of a video do but decoding.
 
         in_this_thread: whether the calling thread computes all, as a profiler sees no other.
         """
-        dtype = DTYPES[setting.precision]
+        dtype = DTYPES[arrangement.precision]
         unet = self.unet(dtype)
-        if setting.qcache:
+        if arrangement.qcache:
             stack.enter_context(reuse_queries(unet, QueryReuse("TT", "attn1", 0.9)))
         params = self.unet_config["params"]
         tokens = TEXT_TOKENS + (16 if params.get("use_image_attention") else 0)
         contexts = torch.randn(3, 1, tokens, params["context_dim"], device=self.device, dtype=dtype)
         fps, starts = torch.tensor([8], device=self.device), torch.tensor([0, 10**9])
-        prompts = 2 if setting.apart else 1  # a schedule of prompts gives every frame a context
+        prompts = 2 if arrangement.apart else 1  # a schedule of prompts gives every frame a context
         conditioning = Conditioning(contexts[:prompts], starts[:prompts], 0, contexts[2:], fps)
-        if setting.apart:
+        if arrangement.apart:
             workers = Workers(rows=1)
         else:
-            rows = setting.window_batch and 2 * setting.window_batch
+            rows = arrangement.window_batch and 2 * arrangement.window_batch
             workers = stack.enter_context(workers_of(self.device, rows=rows))
         if in_this_thread:
             workers.run = map
         tables = schedule_buffers(linear_betas(TIMESTEPS, start=0.00085, end=0.012))
         alphas = torch.tensor(tables["alphas_cumprod"], dtype=torch.float32, device=self.device)
-        kind = FrameByFrame if setting.apart else NoiseSchedule
+        kind = FrameByFrame if arrangement.apart else NoiseSchedule
         schedule = kind.from_tables(alphas, fifo_spacing(self.window * self.partitions), eta=1.0)
         noise = KeyedNoise(0, "benchmark", 0, self.latents, self.device)
         clip = noise.draw("base", range(self.window), [0] * self.window)
         queue = LatentQueue.from_clip(clip, schedule, noise=noise, stride=self.stride)
-        forward = Compiled(unet) if setting.compile else unet
+        forward = Compiled(unet) if arrangement.compile else unet
         return fifo(GuidedDenoiser(forward, conditioning, GUIDANCE, workers), schedule, queue, noise=noise)
 
     def unet(self, dtype: torch.dtype) -> nn.Module:
@@ -165,15 +167,15 @@ class Bench:
             unet = instantiate_from_config(self.unet_config).to(dtype)
         return convolve_channels_last(unet).eval().requires_grad_(False)
 
-    def weights(self, setting: Setting) -> int:
+    def weights(self, arrangement: Arrangement) -> int:
         """Return the bytes of the U-Net's weights."""
         with torch.device("meta"):
             unet = instantiate_from_config(self.unet_config)
-        return sum(weight.numel() for weight in unet.parameters()) * DTYPES[setting.precision].itemsize
+        return sum(weight.numel() for weight in unet.parameters()) * DTYPES[arrangement.precision].itemsize
 
-    def tflop(self, setting: Setting) -> float:
+    def tflop(self, arrangement: Arrangement) -> float:
         """Return the TFLOP of the U-Net in a pass; guidance halves that are not apart share some."""
-        together = 1 if setting.apart else 2
+        together = 1 if arrangement.apart else 2
         windows = self.window * self.partitions // self.stride
         params = self.unet_config["params"]
         with torch.device("meta"), torch.no_grad():
@@ -207,32 +209,32 @@ def seconds_of(call: Callable[[], object], device: torch.device) -> float:
 
 
 def measure(bench: Bench, names: Sequence[str], *, passes: int, warmup: int) -> dict[str, Figures]:
-    """Measure each of the SETTINGS `names`: a pass of each in turn, so that a slow minute is slow for all.
+    """Measure each of the ARRANGEMENTS `names`: a pass of each in turn, so that a slow minute is slow for all.
 
     Shows a progress bar on stderr.
     """
-    precisions = dict.fromkeys(SETTINGS[name].precision for name in names)
+    precisions = dict.fromkeys(ARRANGEMENTS[name].precision for name in names)
     rates = {precision: matmul_rate(bench.device, DTYPES[precision]) for precision in precisions}
     seconds, peaks = {name: [] for name in names}, dict.fromkeys(names, 0)
     with ExitStack() as stack, torch.inference_mode():
-        running = {name: bench.passes(SETTINGS[name], stack) for name in names}
+        running = {name: bench.passes(ARRANGEMENTS[name], stack) for name in names}
         turns = [(turn, name) for turn in range(warmup + passes) for name in names]
         for turn, name in progress_bar(turns, desc="passes of all settings", unit="pass"):
-            took, peak = one_pass(running[name], SETTINGS[name], bench.device)
+            took, peak = one_pass(running[name], ARRANGEMENTS[name], bench.device)
             if turn >= warmup:
                 seconds[name].append(took)
                 peaks[name] = max(peaks[name], peak)
     originals = statistics.median(seconds["originals"]) if "originals" in names else None
     return {
-        name: figures_of(bench, SETTINGS[name], seconds[name], peaks[name], rates, originals=originals)
+        name: figures_of(bench, ARRANGEMENTS[name], seconds[name], peaks[name], rates, originals=originals)
         for name in names
     }
 
 
-def one_pass(passes: Iterator[LatentQueue], setting: Setting, device: torch.device) -> tuple[float, int]:
+def one_pass(passes: Iterator[LatentQueue], arrangement: Arrangement, device: torch.device) -> tuple[float, int]:
     """Return seconds and, on CUDA, bytes at the peak of the next pass."""
     with ExitStack() as stack:
-        if setting.apart:  # on a CPU with all cores in one forward; the others share rows among threads
+        if arrangement.apart:  # on a CPU with all cores in one forward; the others share rows among threads
             stack.callback(setattr, torch.backends.cudnn, "allow_tf32", torch.backends.cudnn.allow_tf32)
             torch.backends.cudnn.allow_tf32 = True
         else:
@@ -247,14 +249,14 @@ def one_pass(passes: Iterator[LatentQueue], setting: Setting, device: torch.devi
 
 def figures_of(
     bench: Bench,
-    setting: Setting,
+    arrangement: Arrangement,
     seconds: Sequence[float],
     peak: int,
     rates: Mapping[str, float],
     *,
     originals: float | None,
 ) -> Figures:
-    """Return the figures of a setting.
+    """Return the figures of an arrangement.
 
     Args:
         seconds: of its passes.
@@ -262,7 +264,7 @@ def figures_of(
         rates: TFLOP/s of a matrix product in each precision.
         originals: seconds of a pass in the originals' arrangement, if it was measured.
     """
-    median, tflop = statistics.median(seconds), bench.tflop(setting)
+    median, tflop = statistics.median(seconds), bench.tflop(arrangement)
     return Figures(
         seconds_per_pass=median,
         fastest=min(seconds),
@@ -270,7 +272,7 @@ def figures_of(
         frames_per_second=1 / median,
         tflop_per_pass=tflop,
         tflop_per_second=tflop / median,
-        share_of_matmul=tflop / median / rates[setting.precision],
-        peak_memory=(peak + bench.weights(setting)) / 2**30 if bench.device.type == "cuda" else None,
+        share_of_matmul=tflop / median / rates[arrangement.precision],
+        peak_memory=(peak + bench.weights(arrangement)) / 2**30 if bench.device.type == "cuda" else None,
         times_faster_than_originals=originals and originals / median,
     )

@@ -7,6 +7,8 @@ import yaml
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from lvdm.runtime.errors import one_line
+
 
 def read_config(path: str | Path) -> dict[str, Any]:
     """Return a YAML file as plain dicts and lists; a FileNotFoundError or ValueError names --config and the file."""
@@ -20,7 +22,7 @@ def read_yaml(path: str | Path, *, where: str) -> dict[str, Any]:
     except FileNotFoundError:
         raise FileNotFoundError(f"{where}: there is no such file") from None
     except (OSError, ValueError, yaml.YAMLError, OmegaConfBaseException) as error:
-        reason = " ".join(str(error).split())
+        reason = one_line(error)
         raise ValueError(f"{where}: not a YAML file that can be read ({reason})") from error
     if not isinstance(content, dict):
         raise ValueError(f"{where}: a mapping is expected at the top")

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
 
+from lvdm.runtime.errors import one_line
 from lvdm.runtime.progress import print_above
 
 VIDEO_SUFFIXES = (".mp4", ".gif", ".webm", ".mov", ".avi", ".mkv")
@@ -116,5 +117,5 @@ def check_writable(folder: Path, *, flag: str) -> None:
         with tempfile.TemporaryFile(dir=folder):
             pass
     except (OSError, ValueError) as error:
-        reason = " ".join(str(error).split())
+        reason = one_line(error)
         raise ValueError(f"{flag} {str(folder)!r}: cannot be written ({reason})") from None

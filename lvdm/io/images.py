@@ -14,6 +14,7 @@ from torch import Tensor
 
 from lvdm.io.files import file_digest
 from lvdm.io.mp4 import run_ffmpeg
+from lvdm.runtime.errors import one_line
 
 FITS = ("crop", "pad", "stretch")
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP")  # in Pillow's words; some of its other formats run programs
@@ -127,7 +128,7 @@ def _damages_as_errors() -> Iterator[None]:
             "cannot be read: its content is no PNG, JPEG, WebP, GIF or BMP picture, and no video"
         ) from None
     except Exception as error:  # Pillow's decoders raise nearly anything on damaged files
-        reason = " ".join(str(error).split())[-200:]  # ffmpeg says the important thing last
+        reason = one_line(error)[-200:]  # ffmpeg says the important thing last
         raise ValueError(f"cannot be read as a picture or video: {reason}") from error
 
 

@@ -11,6 +11,7 @@ from torch import nn
 from lvdm.io.configs import read_config
 from lvdm.models.checkpoint import Differences, WrongCheckpointError, load_strictly, read_state_dict
 from lvdm.modules.layers import convolve_channels_last
+from lvdm.runtime.errors import one_line
 from lvdm.runtime.offload import networks_of, offload_to_host
 
 ALLOWED_TARGETS = frozenset(
@@ -39,7 +40,7 @@ def instantiate_from_config(config: Mapping) -> nn.Module:
     except (TypeError, KeyError, ArithmeticError, RuntimeError, ValueError) as error:
         if str(error).startswith("--config"):  # a part of this model has said what is wrong
             raise
-        reason = " ".join(str(error).split()) or type(error).__name__
+        reason = one_line(error) or type(error).__name__
         raise ValueError(f"--config: the params of {target} do not fit it: {reason}") from error
 
 

@@ -20,6 +20,7 @@ PARALLEL = ("windows", "prompts")
 FORMATS = ("gif", "mp4")
 LARGEST_SIDE = 4096  # pixels
 HIGHEST_FPS = 1000
+QCACHE_WEIGHT = 0.9
 
 # The groups of `--help`.
 WHAT = "what to make"
@@ -145,7 +146,8 @@ class Options:
         None,
         Setting(
             "share of the encoder's query in a Q-cache", SAMPLE, PIXELS, check=Range(0, 1),
-            default_help="what --mode says, else 0.9", applies=lambda options, prompt: options.mode.qcache is not None,
+            default_help=f"what --mode says, else {QCACHE_WEIGHT}",
+            applies=lambda options, prompt: options.mode.qcache is not None,
         ),
     )  # fmt: skip
     queue_scale: bool = declare(

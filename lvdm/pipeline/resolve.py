@@ -14,14 +14,13 @@ from lvdm.io.configs import read_config
 from lvdm.io.images import FITS
 from lvdm.io.prompts import safe_experiment
 from lvdm.pipeline.mode import Mode
-from lvdm.pipeline.options import LARGEST_SIDE, Options
+from lvdm.pipeline.options import LARGEST_SIDE, QCACHE_WEIGHT, Options
 from lvdm.pipeline.settings import check_each, settings_of, value_type
 from lvdm.runtime.cpu import has_bf16_units
 from lvdm.runtime.distributed import global_rank, local_rank, local_world_size, world_size
 
 EMBEDDED = Path("configs/inference_t2v_tiny.yaml")
 EMBEDDED_WITH_PICTURES = Path("configs/inference_i2v_tiny.yaml")
-QCACHE_WEIGHT = 0.9
 
 INFERENCE_DEFAULTS = {"fps": 8, "output_fps": 10, "unconditional_guidance_scale": 12.0}  # where a config says nothing
 INFERENCE_TYPES = {name: value_type(Options, name) for name, each in settings_of(Options).items() if each.from_config}
@@ -191,10 +190,6 @@ def _check_combinations(options: Options) -> None:
     if options.image and not options.prompt:
         raise ValueError(
             f"--image {str(options.image[0])!r}: goes with --prompt; in a --prompt_file, lines name pictures"
-        )
-    if options.image and not options.mode.from_picture:
-        raise ValueError(
-            f"--image {str(options.image[0])!r}: only --mode i2v reads pictures, and it is {str(options.mode)!r}"
         )
 
 

@@ -134,7 +134,7 @@ def videos_of(prompts: Sequence[Prompt], options: Options, *, digest: str) -> li
     digest: of the checkpoint file.
     """
     if options.endless and len(prompts) > 1:
-        raise ValueError(f"--endless makes one video, and there are {len(prompts)} prompts for this process")
+        raise ValueError(f"--endless makes one video, and there are {len(prompts)}: {prompts[1].where} is another")
     for prompt in prompts:
         if options.endless and prompt.new_video_length is not None:
             raise ValueError(f"--endless: {prompt.where} says new_video_length {prompt.new_video_length}")

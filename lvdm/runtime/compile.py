@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch._dynamo.exc import TorchDynamoException
 
+from lvdm.runtime.errors import one_line
 from lvdm.runtime.progress import print_above
 
 
@@ -32,7 +33,7 @@ class Compiled:
             try:
                 output = self.forward(*batch)
             except TorchDynamoException as error:
-                reason = " ".join(str(error).split())[:300]
+                reason = one_line(error)[:300]
                 raise ValueError(f"--compile: torch cannot compile on this machine ({reason}); leave it out") from error
             self.known.add(shapes)
         return output

@@ -1,4 +1,6 @@
-"""Turn exceptions into one line each, for stderr."""
+"""Say in one line what went wrong."""
+
+import sys
 
 
 def one_line(message: object) -> str:
@@ -11,3 +13,8 @@ def reason(error: Exception) -> str:
     if isinstance(error, (ValueError, OSError)):
         return one_line(error)
     return f"{type(error).__name__}: {one_line(error)}"
+
+
+def print_error(error: Exception) -> None:
+    """Print an error that ends a program, as one line on stderr."""
+    print(f"error: {one_line(error)}", file=sys.stderr)

@@ -79,7 +79,7 @@ def test_arrangements_compute_the_same(stride, monkeypatch):
     latents = {}
     for name in ("originals", "fp32", "bf16"):
         with ExitStack() as stack, torch.inference_mode():
-            *_, last = islice(bench.passes(speed.SETTINGS[name], stack), 10)
+            *_, last = islice(bench.passes(speed.ARRANGEMENTS[name], stack), 10)
         latents[name] = last.latents
     torch.testing.assert_close(latents["originals"], latents["fp32"], atol=1e-4, rtol=1e-4)
     assert (latents["bf16"] - latents["fp32"]).abs().max() > 1e-4
