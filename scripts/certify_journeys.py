@@ -29,6 +29,7 @@ from lvdm.data.journeys.random_scenes import SPLITS, random_look, random_scene, 
 from lvdm.data.journeys.render import render
 from lvdm.data.journeys.scene import Scene
 from lvdm.io.configs import read_config
+from lvdm.io.images import as_tensor
 from lvdm.models.autoencoder import AutoencoderKL
 from lvdm.models.checkpoint import read_state_dict
 from lvdm.models.loading import instantiate_from_config
@@ -106,7 +107,7 @@ def load_autoencoder(config: str, checkpoint: str) -> AutoencoderKL:
 @torch.inference_mode()
 def encode_and_decode(autoencoder: AutoencoderKL, frames: np.ndarray, tally: Tally) -> np.ndarray:
     """Encode and decode frames (T, H, W, 3) uint8 one by one; the time of decoding is added to `tally`."""
-    pictures = torch.from_numpy(np.ascontiguousarray(frames)).permute(0, 3, 1, 2).float() / 127.5 - 1
+    pictures = as_tensor(frames)
     restored = []
     for picture in pictures.split(1):
         latents = autoencoder.encode(picture).mean

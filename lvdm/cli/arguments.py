@@ -75,7 +75,8 @@ def _add_flag(group: Any, name: str, setting: Setting, kind: Any, words: str) ->
     flags = [f"--{name}", *([setting.short] if setting.short else [])]
     words = words.replace("%", "%%")
     if kind is bool:
-        group.add_argument(*flags, action=argparse.BooleanOptionalAction, help=words)
+        action = argparse.BooleanOptionalAction if setting.negatable else "store_true"
+        group.add_argument(*flags, action=action, help=words)
         return
     several = get_origin(kind) is tuple
     single = value_type(Options, name)

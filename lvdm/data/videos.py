@@ -6,12 +6,13 @@ from itertools import islice
 from pathlib import Path
 
 import imageio.v3 as iio
-import torch
+import numpy as np
 import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.data import Dataset
 
 from lvdm.io.files import VIDEO_SUFFIXES
+from lvdm.io.images import as_tensor
 
 
 @dataclass(frozen=True)
@@ -61,12 +62,12 @@ class VideoFolder(Dataset):
     def read(self, file: Path) -> Tensor:
         """Read the clip (3, T, H, W) of a file."""
         read = islice(iio.imiter(file), 0, self.frames * self.stride, self.stride)
-        frames = [torch.from_numpy(frame[..., :3].copy()) for frame in read]
+        frames = [frame[..., :3] for frame in read]
         if len(frames) < self.frames:
             raise ValueError(
                 f"{file}: has {len(frames)} frames at stride {self.stride}, data.frames needs {self.frames}"
             )
-        video = torch.stack(frames).permute(0, 3, 1, 2).float() / 127.5 - 1  # (T, 3, H', W')
+        video = as_tensor(np.stack(frames))  # (T, 3, H', W')
         scale = max(self.height / video.shape[2], self.width / video.shape[3])
         size = (max(self.height, round(video.shape[2] * scale)), max(self.width, round(video.shape[3] * scale)))
         video = F.interpolate(video, size=size, mode="bilinear", antialias=True, align_corners=False)

@@ -194,7 +194,7 @@ def _split_flags(flags: Any, where: str) -> tuple[str, ...]:
         words = shlex.split(flags)
     except ValueError as error:
         raise ValueError(f"{where} is {flags!r}, which a shell could not split into words ({error})") from error
-    if reserved := [word for word in words if word.partition("=")[0].replace("--no-", "--", 1) in RESERVED]:
+    if reserved := [word for word in words if word.partition("=")[0] in RESERVED]:
         raise ValueError(f"{where}: {reserved[0]} is not allowed here, the ablation sets it itself")
     return tuple(words)
 

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torchvision.transforms.v2 import functional as transforms
 
 from lvdm.io.configs import read_config
+from lvdm.io.images import as_tensor
 from lvdm.models.checkpoint import WrongCheckpointError, load_strictly, read_state_dict
 from lvdm.models.loading import instantiate_from_config
 from lvdm.modules.encoders.condition import clip_model
@@ -83,7 +84,7 @@ class LatentEncoder:
         height, width = (side // step * step for side in frames[0].shape[:2])
         latents = []
         for frame in frames:  # one by one, since a VAE needs much memory for a frame
-            x = torch.from_numpy(frame[None, :height, :width]).permute(0, 3, 1, 2).to(weight) / 127.5 - 1
+            x = as_tensor(frame[None, :height, :width]).to(weight)
             latents.append(self.first_stage.encode(x).mean.flatten(1))
         return _unit(torch.cat(latents))
 

@@ -105,9 +105,9 @@ def fitted(image: Image.Image, height: int, width: int, *, fit: str) -> Image.Im
     return padded
 
 
-def as_tensor(picture: np.ndarray) -> Tensor:
-    """Return a picture (H, W, 3) uint8 as a tensor (1, 3, H, W) in [-1, 1]."""
-    return torch.tensor(picture).permute(2, 0, 1)[None].float() / 127.5 - 1
+def as_tensor(frames: np.ndarray) -> Tensor:
+    """Return frames (..., H, W, 3) uint8 as a tensor (..., 3, H, W) in [-1, 1]."""
+    return torch.tensor(frames).movedim(-1, -3).float() / 127.5 - 1
 
 
 def to_uint8(picture: Tensor) -> np.ndarray:

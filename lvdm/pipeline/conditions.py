@@ -42,7 +42,7 @@ def condition(run: Run, prompt: Prompt, options: Options) -> Conditions:
     )
     if prompt.picture is not None:
         picture = prompt.picture.read(options.height, options.width, fit=options.image_fit)
-        conditioning = conditioning.with_picture(model.encode_pictures(as_tensor(picture).to(run.device)))
+        conditioning = conditioning.with_picture(model.encode_pictures(as_tensor(picture)[None].to(run.device)))
     shape = model.latent_shape(options.height, options.width)
     # A schedule has the noise of its first prompt: until it switches, it can be compared with that.
     noise = KeyedNoise(options.seed, prompt.schedule[0][1], prompt.repetition, shape, run.device)

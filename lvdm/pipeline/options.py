@@ -140,7 +140,13 @@ class Options:
     )
     lookahead_denoising: bool = declare(
         True,
-        Setting("give each frame f/2 cleaner ones to look at, for twice the work", SAMPLE, PIXELS, short="-ld"),
+        Setting(
+            "give each frame f/2 cleaner ones to look at, for twice the work",
+            SAMPLE,
+            PIXELS,
+            short="-ld",
+            negatable=True,
+        ),
     )
     qcache_weight: float | None = declare(
         None,
@@ -151,7 +157,10 @@ class Options:
         ),
     )  # fmt: skip
     queue_scale: bool = declare(
-        False, Setting("honour the model's use_scale in the queue, which the originals do not", SAMPLE, PIXELS)
+        False,
+        Setting(
+            "honour the model's use_scale in the queue, which the originals do not", SAMPLE, PIXELS, negatable=True
+        ),
     )
     base_spacing: str = declare(
         "fifo", Setting("spacing of the base clip's timesteps", SAMPLE, SAMPLING, choices=tuple(SPACINGS))
@@ -177,12 +186,15 @@ class Options:
     compile: bool = declare(
         False,
         Setting(
-            "make kernels for the U-Net with torch.compile: takes a minute first", COMPUTE, PIXELS,
+            "make kernels for the U-Net with torch.compile: takes a minute first", COMPUTE, PIXELS, negatable=True,
             applies=lambda options, prompt: options.compile,
         ),
     )  # fmt: skip
     offload: bool = declare(
-        False, Setting("keep on the device only the network that computes: less memory, slower", COMPUTE, NOTHING)
+        False,
+        Setting(
+            "keep on the device only the network that computes: less memory, slower", COMPUTE, NOTHING, negatable=True
+        ),
     )
     num_processes: int = declare(1, Setting("processes that share the prompts", COMPUTE, NOTHING, check=Range(1)))
     rank: int = declare(0, Setting("index of this process, from 0 to num_processes - 1", COMPUTE, NOTHING))

@@ -66,6 +66,7 @@ class Setting:
         check: raises ValueError for a value that is not allowed.
         from_config: whether the config's `inference:` section may say the default.
         default_help: the default in words, where its value says too little.
+        negatable: whether a switch has a --no- form too.
         exclusive: flags with the same word here cannot be given together.
         repeated: whether the flag may be given several times, once for each value; otherwise it takes them all at once.
         shorthand: another flag, without a value, and the value of this setting that it stands for.
@@ -82,6 +83,7 @@ class Setting:
     check: Callable[[str, Any], None] | None = None
     from_config: bool = False
     default_help: str | None = None
+    negatable: bool = False
     exclusive: str | None = None
     repeated: bool = False
     shorthand: tuple[str, Sequence[str]] | None = None

@@ -129,7 +129,7 @@ def test_own_size_is_exact(tmp_path):
     Image.fromarray(noise).save(tmp_path / "noise.png")
     for fit in FITS:
         assert np.array_equal(Picture.find("noise.png", folder=tmp_path).read(64, 96, fit=fit), noise)
-    tensor = as_tensor(noise)
+    tensor = as_tensor(noise)[None]
     assert tensor.shape == (1, 3, 64, 96)
     assert torch.equal(((tensor[0] + 1) * 127.5).round().byte().permute(1, 2, 0), torch.from_numpy(noise))
 

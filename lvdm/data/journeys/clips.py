@@ -4,15 +4,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from random import Random
 
-import numpy as np
 import torch
-from torch import Tensor
 from torch.utils.data import Dataset
 
 from lvdm.data.journeys.captions import caption_of
 from lvdm.data.journeys.random_scenes import SPLITS, random_scene, with_change, with_fewer_words
 from lvdm.data.journeys.render import render
 from lvdm.data.journeys.scene import Scene
+from lvdm.io.images import as_tensor
 
 MAX_BEGIN = 1 << 20  # the first frame of a clip is drawn below this number
 
@@ -77,11 +76,11 @@ class JourneyClips(Dataset):
         scene, begin, caption = self.scene(index)
         size = {"height": self.height, "width": self.width}
         clip = render(scene, begin, self.frames, **size)
-        video = _to_tensor(clip.frames)  # (T, 3, H, W)
+        video = as_tensor(clip.frames)  # (T, 3, H, W)
         pictures = [video[0]]
         if self.lead:
             before = begin - Random(f"lead {self.seed} {index}").randint(1, self.lead)
-            pictures.append(_to_tensor(render(scene, before, 1, **size).frames)[0])
+            pictures.append(as_tensor(render(scene, before, 1, **size).frames)[0])
         return {
             "video": video.transpose(0, 1),
             "mask": torch.from_numpy(clip.mask[..., 0]).float()[None] / 255,
@@ -89,8 +88,3 @@ class JourneyClips(Dataset):
             "caption": caption,
             "fps": self.fps,
         }
-
-
-def _to_tensor(frames: np.ndarray) -> Tensor:
-    """Convert frames (T, H, W, 3) uint8 to (T, 3, H, W) in [-1, 1]."""
-    return torch.from_numpy(np.ascontiguousarray(frames)).permute(0, 3, 1, 2).float() / 127.5 - 1
