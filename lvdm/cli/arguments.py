@@ -32,10 +32,7 @@ def parse_args(argv: Sequence[str]) -> Options:
         ValueError, FileNotFoundError: a flag that cannot be read, or a value that does not fit; one line that names the
             flag and the value.
     """
-    given = vars(build_parser(_config_asked_for(argv)).parse_args(argv))
-    if "mode" in given:
-        given["mode"] = Mode.parse(given["mode"])
-    options = resolved(Options(**given))
+    options = resolved(Options(**vars(build_parser(_config_asked_for(argv)).parse_args(argv))))
     if not options.prompt and options.prompt_file is None:
         raise ValueError(f"--prompt_file is missing, and --config {str(options.config)!r} has no inference.prompt_file")
     return options

@@ -14,14 +14,18 @@ from lvdm.models.ddpm3d import LatentDiffusion
 from lvdm.pipeline.base_clip import sample_base_clip
 from lvdm.pipeline.conditions import condition
 from lvdm.pipeline.mode import Mode
-from lvdm.pipeline.options import Options
+from lvdm.pipeline.options import WRITE, Options
 from lvdm.pipeline.passes import decoded_head, denoise, fill_queue
 from lvdm.pipeline.resolve import EMBEDDED, resolved
 from lvdm.pipeline.run import Run, network_of
+from lvdm.pipeline.settings import settings_of
 from lvdm.runtime.batching import workers_of
+from lvdm.runtime.compile import Compiled
 from lvdm.runtime.process import process_settings
 
 ROOT = Path(__file__).parents[2]
+OF_COMMAND_LINE = ("prompt", "image", "prompt_file", "new_video_length", "endless", "num_processes", "rank", "parallel")
+INSTEAD = "prompt, image and frames are arguments of their own, and what is yielded can be written as you like"
 
 
 @dataclass(frozen=True)
@@ -84,17 +88,20 @@ def generate(
         frames: how many.
         image: picture to begin from; the model must take pictures.
         options: settings other than the defaults, for example `Options(seed=7, num_partitions=2)`. Model, device and
-            precision are those that `model` was loaded with.
+            precision are those that `model` was loaded with. What is about files, or an argument here, is an error.
 
     Raises:
         ValueError, FileNotFoundError: a value that is not allowed; the message names the flag that the field is.
     """
-    if frames is not None and frames < 1:
-        raise ValueError(f"frames is {frames}: must be at least 1, or None for a video without end")
+    if frames is not None and (not isinstance(frames, int) or frames < 1):
+        raise ValueError(f"frames is {frames!r}: must be a whole number from 1, or None for a video without end")
+    if not isinstance(prompt, (str, Mapping)):
+        raise ValueError(f"prompt is {prompt!r}: must be a text, or a schedule {{frame: text}}")
     options = _options_for(model, options or Options(), with_picture=image is not None)
     entry = _entry(prompt, image)
     with workers_of(torch.device(options.device), rows=options.rows) as workers:
-        video = _frames(Run(model.network, options, workers), entry, frames)
+        compiled = Compiled(model.network.unet) if options.compile else None
+        video = _frames(Run(model.network, options, workers, compiled=compiled), entry, frames)
         while True:
             with process_settings(model.network.betas.device, allow_tf32=options.precision != "fp32"):
                 frame = next(video, None)
@@ -117,6 +124,13 @@ def _frames(run: Run, prompt: Prompt, frames: int | None) -> Iterator[np.ndarray
 def _options_for(model: Model, options: Options, *, with_picture: bool) -> Options:
     """Return `options` with everything that they leave open as `model` was loaded."""
     loaded = model.options
+    for name, setting in settings_of(Options).items():
+        value = getattr(options, name)
+        if (name in OF_COMMAND_LINE or setting.group == WRITE) and value not in (
+            getattr(Options(), name),
+            getattr(loaded, name),
+        ):
+            raise ValueError(f"--{name} {value!r}: means nothing to generate; {INSTEAD}")
     mode = Mode("i2v") if with_picture and options.mode == Mode("t2v") else options.mode
     if with_picture != mode.from_picture:
         raise ValueError(

@@ -38,7 +38,7 @@ class Options:
     """Hold the settings of a run: each field is a flag of the command line.
 
     Where a default is None, the model's config or the machine says it: `lvdm.pipeline.resolve.resolved` fills it in and
-    checks all values.
+    checks all values. A mode may be given as text.
     """
 
     mode: Mode = declare(
@@ -231,6 +231,10 @@ class Options:
     debug: bool = declare(
         False, Setting("show errors with a traceback; write a log file beside each video", WRITE, NOTHING)
     )
+
+    def __post_init__(self) -> None:
+        if isinstance(self.mode, str):
+            object.__setattr__(self, "mode", Mode.parse(self.mode))
 
     @property
     def unet_dtype(self) -> torch.dtype:

@@ -75,7 +75,8 @@ def write_record(video: Video, state: RunState) -> None:
             "checkpoint": options.ckpt_path,
             "digest": video.contents["ckpt_path"],
         },
-        "options": {name: getattr(options, name) for name in settings_of(options)},
+        "options": {name: getattr(options, name) for name in settings_of(options)}
+        | {"num_inference_steps": options.steps, "new_video_length": video.frames},
         "settings": video.settings,
         "seconds": _times(state.seconds, state.frames),
         "packages": {"python": platform.python_version()} | {name: _version(name) for name in PACKAGES},

@@ -69,7 +69,6 @@ def resolved(options: Options) -> Options:
     experiment = str(options.mode) if options.experiment is None else options.experiment
     return replace(
         options,
-        num_inference_steps=options.steps,
         image_fit=options.image_fit or FITS[0],
         qcache_weight=_qcache_weight(options),
         device=device,

@@ -124,10 +124,18 @@ def check_each(options: Any) -> None:
         if value is None:
             continue
         values = value if isinstance(value, tuple) else (value,)
+        kind = value_type(type(options), name)
+        if wrong := [each for each in values if not _is_a(each, kind)]:
+            raise ValueError(f"--{name} {wrong[0]!r}: expected {kind.__name__}, got {type(wrong[0]).__name__}")
         if setting.choices and (wrong := [each for each in values if each not in setting.choices]):
             raise ValueError(f"--{name} {wrong[0]!r}: allowed are {', '.join(setting.choices)}")
         if setting.check:
             setting.check(f"--{name}", value)
+
+
+def _is_a(value: Any, kind: type) -> bool:
+    """Return whether a value has a type; an int is a float, too, but a bool is no number."""
+    return isinstance(value, (int, float) if kind is float else kind) and (kind is bool or not isinstance(value, bool))
 
 
 def identity_of(options: Any, prompt: Any, contents: Mapping[str, str], *, affects: Affects) -> dict[str, object]:

@@ -309,7 +309,9 @@ def test_a_window_is_a_row_without_guidance_and_two_with_it(folder, words, rows)
     assert parse(f"{words} --unconditional_guidance_scale 1").rows == (rows and rows // 2)
 
 
-@pytest.mark.parametrize("flag", ["--no-endless", "--no-save_frames", "--no-save_queue", "--no-overwrite", "--no-debug"])
+@pytest.mark.parametrize(
+    "flag", ["--no-endless", "--no-save_frames", "--no-save_queue", "--no-overwrite", "--no-debug"]
+)
 def test_a_switch_that_is_off_by_itself_cannot_be_switched_off(folder, flag):
     with pytest.raises(ValueError, match=flag):
         parse(flag)

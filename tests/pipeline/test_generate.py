@@ -115,6 +115,12 @@ def test_a_picture_is_felt(with_pictures, tmp_path):
         ({"prompt": {3: RED}}, "begins with frame 0"),
         ({"prompt": RED, "image": "nowhere.png"}, "--mode 'i2v'"),
         ({"prompt": RED, "frames": 0}, "frames is 0"),
+        ({"prompt": RED, "frames": 2.5}, "frames is 2.5"),
+        ({"prompt": 5}, "prompt is 5"),
+        ({"prompt": RED, "options": Options(seed="7")}, "--seed '7': expected int"),
+        ({"prompt": RED, "options": Options(eta=True)}, "--eta True: expected float"),
+        ({"prompt": RED, "options": Options(new_video_length=2)}, "--new_video_length 2: means nothing to generate"),
+        ({"prompt": RED, "options": Options(save_frames=True)}, "--save_frames True: means nothing to generate"),
     ],
 )
 def test_bad_arguments_are_sentences(model, arguments, words):
@@ -134,3 +140,31 @@ def test_the_model_is_found_from_any_folder(tmp_path, monkeypatch):
     assert (
         load_model(device="cpu", precision="fp32").options.ckpt_path == ROOT / "videocrafter_models/tiny_t2v/model.ckpt"
     )
+
+
+def test_a_mode_may_be_given_as_text(model):
+    options = Options(mode="t2v_TTqcache_weighted50")
+    assert options.mode == Mode("t2v", ("TT", "attn1"), 0.5)
+    with pytest.raises(ValueError, match="--mode 't2v_fast': unknown word 'fast'"):
+        Options(mode="t2v_fast")
+
+
+def test_options_of_the_loaded_model_may_be_changed(model):
+    (changed,) = generate(
+        model, RED, frames=1, options=replace(model.options, seed=7, video_length=4, num_partitions=1)
+    )
+    (given,) = generate(model, RED, frames=1, options=SMALL)
+    np.testing.assert_array_equal(changed, given)
+
+
+def test_compile_is_followed(model, monkeypatch):
+    """The U-Net of the queue is the one that torch.compile returns."""
+    compiled = []
+
+    def counting(unet, **settings):
+        compiled.append(unet)
+        return unet
+
+    monkeypatch.setattr(torch, "compile", counting)
+    next(generate(model, RED, options=replace(SMALL, compile=True)))
+    assert compiled == [model.network.unet]
