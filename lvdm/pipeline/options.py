@@ -97,11 +97,11 @@ class Options:
             "frames a second that the model is told", WHAT, SAMPLING, check=Range(1, HIGHEST_FPS), from_config=True
         ),
     )
-    image_fit: str | None = declare(
-        None,
+    image_fit: str = declare(
+        FITS[0],
         Setting(
             "what is done to pictures of another shape (--mode i2v)", WHAT, SAMPLING, choices=FITS,
-            default_help=FITS[0], applies=lambda options, prompt: prompt.picture is not None,
+            applies=lambda options, prompt: prompt.picture is not None,
         ),
     )  # fmt: skip
 

@@ -69,7 +69,6 @@ def resolved(options: Options) -> Options:
     experiment = str(options.mode) if options.experiment is None else options.experiment
     return replace(
         options,
-        image_fit=options.image_fit or FITS[0],
         qcache_weight=_qcache_weight(options),
         device=device,
         precision=_precision(options.precision, device),
@@ -182,7 +181,7 @@ def _check_combinations(options: Options) -> None:
         raise ValueError(
             f"--negative_prompt {options.negative_prompt!r}: without guidance (a scale of 1) it has no effect"
         )
-    if options.image_fit is not None and not options.mode.from_picture:
+    if options.image_fit != FITS[0] and not options.mode.from_picture:
         raise ValueError(
             f"--image_fit {options.image_fit!r}: only --mode i2v reads pictures, and it is {str(options.mode)!r}"
         )
