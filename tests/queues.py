@@ -116,6 +116,12 @@ def assert_fifo_agrees(
             queue = queue.shift(vectors["enqueue_noise"][number][None, :, None])
 
 
+BASE_CLIP_VECTORS = ("base_eta0_scale.npz", "base_eta1_noscale.npz")
+FIFO_VECTORS = (
+    ("fifo_lookahead_eta1.npz", None),
+    ("fifo_no_lookahead_eta1.npz", None),
+    ("fifo_qcache_unilatent_eta0.npz", QueryReuse("TT", "attn1", 0.9)),
+)
 RULES = (None, QueryReuse("TT", "attn1", 0.9))
 
 

@@ -401,6 +401,14 @@ def test_bad_input_is_one_line_and_writes_nothing(tmp_path, capfd, arguments, ex
     assert not (tmp_path / "was run").exists()
 
 
+def test_a_device_that_is_not_there_is_one_line(tmp_path, capfd):
+    assert command("--device", "cuda:99", "--output_dir", tmp_path / "out") == 2
+    error = capfd.readouterr().err.strip()
+    assert "--device 'cuda:99'" in error
+    assert "\n" not in error
+    assert not (tmp_path / "out").exists()
+
+
 def test_debug_shows_where_it_happened(capfd):
     assert command("--debug", "--ckpt_path", "nowhere.ckpt") == 2
     error = capfd.readouterr().err

@@ -6,7 +6,9 @@ import pytest
 import torch
 from helpers import BLUE, assert_agrees, command, png_frames, prompt_file
 from queues import (
+    BASE_CLIP_VECTORS,
     CPU,
+    FIFO_VECTORS,
     RULES,
     Small,
     assert_base_clip_agrees,
@@ -43,19 +45,12 @@ def unet() -> UNetModel:
     return golden_unet().to(DEVICE)
 
 
-@pytest.mark.parametrize("name", ["base_eta0_scale.npz", "base_eta1_noscale.npz"])
+@pytest.mark.parametrize("name", BASE_CLIP_VECTORS)
 def test_base_clip(unet, name):
     assert_base_clip_agrees(unet, name, DEVICE, tolerance=TOLERANCE)
 
 
-@pytest.mark.parametrize(
-    ("name", "rule"),
-    [
-        ("fifo_lookahead_eta1.npz", None),
-        ("fifo_no_lookahead_eta1.npz", None),
-        ("fifo_qcache_unilatent_eta0.npz", QueryReuse("TT", "attn1", 0.9)),
-    ],
-)
+@pytest.mark.parametrize(("name", "rule"), FIFO_VECTORS)
 def test_fifo(unet, name, rule):
     assert_fifo_agrees(unet, name, rule, DEVICE, tolerance=TOLERANCE)
 

@@ -12,8 +12,10 @@ import torch
 from helpers import assert_agrees, golden, golden_json, with_golden_weights
 from queues import (
     ACP,
+    BASE_CLIP_VECTORS,
     BUFFERS,
     CPU,
+    FIFO_VECTORS,
     RULES,
     SCALES,
     Recorded,
@@ -85,19 +87,12 @@ def test_videocrafter_spacing_has_its_true_number_of_steps():
     assert not NoiseSchedule.from_tables(ACP, spacing, eta=0).ends_in_place
 
 
-@pytest.mark.parametrize("name", ["base_eta0_scale.npz", "base_eta1_noscale.npz"])
+@pytest.mark.parametrize("name", BASE_CLIP_VECTORS)
 def test_base_clip(unet, name):
     assert_base_clip_agrees(unet, name)
 
 
-@pytest.mark.parametrize(
-    ("name", "rule"),
-    [
-        ("fifo_lookahead_eta1.npz", None),
-        ("fifo_no_lookahead_eta1.npz", None),
-        ("fifo_qcache_unilatent_eta0.npz", QueryReuse("TT", "attn1", 0.9)),
-    ],
-)
+@pytest.mark.parametrize(("name", "rule"), FIFO_VECTORS)
 def test_fifo(unet, name, rule):
     assert_fifo_agrees(unet, name, rule)
 
