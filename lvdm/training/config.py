@@ -1,11 +1,14 @@
 """The configuration of a training run: the YAML files configs/train/<model>/<number>_<stage>.yaml."""
 
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
 from pathlib import Path
+from typing import Any
 
 from lvdm.io.configs import read_config
 from lvdm.training.autoencoder import ReconstructionLoss
 from lvdm.training.diffusion import Objective
+from lvdm.training.levels import LevelShares
 from lvdm.training.optimization import Optimization
 
 STAGES = ("autoencoder", "diffusion", "distillation")
@@ -75,17 +78,35 @@ class Training:
     @classmethod
     def from_yaml(cls, path: str | Path) -> "Training":
         """Read a training configuration. Raises ValueError that names an unknown key or a value that is not allowed."""
-        values = dict(read_config(path))
         sections = {
             "optimization": Optimization,
             "reconstruction": ReconstructionLoss,
             "objective": Objective,
             "hardware": Hardware,
         }
+        values = dict(read_config(path))
         try:
-            for name, section in sections.items():
-                if name in values:
-                    values[name] = section(**values[name])
-            return cls(**values)
+            if "shares" in (values.get("objective") or {}):
+                shares = section(LevelShares, values["objective"]["shares"], key="objective.shares")
+                values["objective"] = values["objective"] | {"shares": shares}
+            for key in sections.keys() & values.keys():
+                values[key] = section(sections[key], values[key], key=key)
+            return section(cls, values, key="the file")
         except (TypeError, ValueError) as error:
             raise ValueError(f"--config {path}: {error}") from error
+
+
+def section(kind: type, values: object, *, key: str) -> Any:
+    """Return an object of the dataclass `kind` with the fields `values`, which are the section `key` of a config.
+
+    Raises:
+        ValueError: `values` are no mapping, or one has an unknown name.
+        TypeError: a field without a default is missing.
+    """
+    allowed = [field.name for field in fields(kind)]
+    if not isinstance(values, Mapping):
+        raise ValueError(f"{key} is {values!r}, expected a mapping with {', '.join(allowed)}")
+    for name in values:
+        if name not in allowed:
+            raise ValueError(f"{key} has {name!r}, allowed are {', '.join(allowed)}")
+    return kind(**values)

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from pytorch_lightning import LightningModule
@@ -16,27 +16,28 @@ from lvdm.models.ddpm3d import LatentDiffusion
 from lvdm.modules.attention import TemporalTransformer
 from lvdm.modules.networks.openaimodel3d import ResBlock, UNetModel
 from lvdm.sampling.base_clip import sample_clip
+from lvdm.training.levels import ClipLevels, LevelShares, clip_levels
 from lvdm.training.optimization import Optimization, warmup_cosine
 
 SAMPLE_GUIDANCE = 4.0
 SAMPLE_FPS = 8
+FRAME_LEVELS = LevelShares(independent=1.0)
 
 
 @dataclass(frozen=True)
 class Objective:
     """Say what a step is trained on.
 
-    Each clip is noised at one timestep, or, for a share of `diagonal`, at timesteps that rise from frame to frame as in
-    FIFO's queue (and as Diffusion Forcing, arXiv 2407.01392, trains all of them). `frames` frames of
-    every clip of the "frames" batch are trained on as pictures, without the temporal layers. Captions, and the pictures
-    of a model that takes some, are left out independently of each other.
+    `shares` are the kinds of noise levels of clips. `frames` frames of every clip of the "frames" batch are trained on
+    as pictures, without the temporal layers, each at a timestep of its own. Captions, and the pictures of a model that
+    takes some, are left out independently of each other.
 
     Where an object covers a latent, the squared error counts 1 + `object_weight` times. With `even_contrast`, the
     squared difference of object and background at which that holds, objects that stand out less count more in
     proportion: otherwise a wrong shape costs green on black a tenth of what it costs green on white.
     """
 
-    diagonal: float = 0.5
+    shares: LevelShares = field(default_factory=lambda: LevelShares(constant=0.5, diagonal=0.5))
     frames: int = 4
     caption_dropout: float = 0.12
     picture_dropout: float = 0.3
@@ -60,28 +61,22 @@ class DiffusionTraining(LightningModule):
         losses = {}
         if "frames" in batch:
             frames = some_frames(batch["frames"], self.objective.frames)
-            clips, count = frames["latents"].shape[0], frames["latents"].shape[2]
-            timesteps = torch.randint(TRAIN_STEPS, (clips, count))
-            recent = torch.zeros(clips, dtype=torch.bool)
+            count, _, length = frames["latents"].shape[:3]
             with without_temporal_layers(self.model.unet):
-                losses["frames"] = self.loss(frames, timesteps, recent)
+                losses["frames"] = self.loss(frames, clip_levels(FRAME_LEVELS, count, length))
         if "clips" in batch:
-            clips, _, length = batch["clips"]["latents"].shape[:3]
-            rising = torch.rand(clips) < self.objective.diagonal
-            losses["clips"] = self.loss(batch["clips"], clip_timesteps(rising, length), ~rising)
+            count, _, length = batch["clips"]["latents"].shape[:3]
+            losses["clips"] = self.loss(batch["clips"], clip_levels(self.objective.shares, count, length))
         self.log_dict({f"loss_{name}": loss for name, loss in losses.items()}, prog_bar=True)
         return sum(losses.values())
 
-    def loss(self, batch: dict, timesteps: Tensor, recent: Tensor) -> Tensor:
-        """Return the mean error on latents (B, C, T, h, w) that are noised at `timesteps` (B, T), on the CPU.
-
-        recent: (B,) as in `context`.
-        """
-        x0 = batch["latents"].float()
+    def loss(self, batch: dict, levels: ClipLevels) -> Tensor:
+        """Return the mean error on latents (B, C, T, h, w) at `levels`, over the frames that are not given."""
+        x0, timesteps = batch["latents"].float(), levels.timesteps
         noise = torch.randn_like(x0)
         x = self.schedule.q_sample(x0, timesteps, noise)
         target = self.schedule.target(x0, timesteps, noise)
-        context = self.context(batch, recent.to(self.device))
+        context = self.context(batch, levels.own_picture.to(self.device))
         output = self.model.unet(x, timesteps.to(self.device), context, batch["fps"]).float()
         error = (output - target).square()
         if "mask" in batch:
@@ -89,13 +84,13 @@ class DiffusionTraining(LightningModule):
             if self.objective.even_contrast is not None:
                 weight = weight * self.objective.even_contrast / contrast(batch["latents"], batch["mask"])
             error = error * (1 + weight * batch["mask"])
-        return error.mean()
+        return error.mean((1, 3, 4))[levels.noisy.to(self.device)].mean()
 
-    def context(self, batch: dict, recent: Tensor) -> Tensor:
+    def context(self, batch: dict, own_picture: Tensor) -> Tensor:
         """Return the context (B, 1, L, D) of captions and pictures, some of them left out for guidance.
 
-        A clip has several pictures to begin from. Where `recent` (B,) is set, it gets the first, which is its own first
-        frame, as a base clip has it. The others get the last, an earlier frame, as the late frames of a long video.
+        A clip has several pictures to begin from. Where `own_picture` (B,) is set, it gets the first, which is its own
+        first frame. The others get the last, an earlier frame.
         """
         captions = batch["caption"]
         kept = torch.rand(len(captions)) >= self.objective.caption_dropout
@@ -103,7 +98,7 @@ class DiffusionTraining(LightningModule):
         context = self.model.encode_text(texts)
         if not self.model.takes_pictures:
             return context
-        pictures = torch.where(recent[:, None, None, None], batch["pictures"][:, 0], batch["pictures"][:, -1])
+        pictures = torch.where(own_picture[:, None, None, None], batch["pictures"][:, 0], batch["pictures"][:, -1])
         kept = torch.rand(len(captions), 1, 1, 1, device=self.device) >= self.objective.picture_dropout
         return torch.cat([context, self.model.encode_pictures(pictures * kept)], dim=2)
 
@@ -149,21 +144,6 @@ def contrast(latents: Tensor, mask: Tensor) -> Tensor:
     background = (latents * bare).sum(cells, keepdim=True) / bare.sum(cells, keepdim=True).clamp(min=1)
     distance = ((latents - background).square() * mask).sum(clip, keepdim=True)
     return (distance / mask.sum(clip, keepdim=True).clamp(min=1)).clamp(min=1)
-
-
-def clip_timesteps(rising: Tensor, length: int) -> Tensor:
-    """Return timesteps (B, T) of a batch of clips: a stretch of FIFO's diagonal where `rising` (B,), else constant.
-
-    A diagonal rises by 8 to 32 timesteps a frame (8 to 2 partitions of a 16-frame model) and may begin below 0, where
-    it is clipped: those frames are the clean ones that lookahead puts in front.
-    """
-    clips, device = len(rising), rising.device
-    constant = torch.randint(TRAIN_STEPS, (clips, 1), device=device).expand(-1, length)
-    slope = torch.empty(clips, 1, device=device).uniform_(8, 32)
-    reach = slope * (length - 1)
-    start = -reach + torch.rand(clips, 1, device=device) * (TRAIN_STEPS - 1 + reach)
-    diagonal = (start + slope * torch.arange(length, device=device)).clamp(0, TRAIN_STEPS - 1).long()
-    return torch.where(rising[:, None], diagonal, constant)
 
 
 def some_frames(batch: dict, count: int) -> dict:

@@ -22,7 +22,7 @@ from lvdm.models.checkpoint import read_state_dict, save_half
 from lvdm.models.ddpm3d import LatentDiffusion
 from lvdm.models.loading import instantiate_from_config, load_network
 from lvdm.training.config import Training
-from lvdm.training.diffusion import clip_timesteps, contrast, without_temporal_layers
+from lvdm.training.diffusion import contrast, without_temporal_layers
 from lvdm.training.distillation import DistillationTraining
 from lvdm.training.optimization import Optimization
 from lvdm.training.run import read_dataset, start_from
@@ -251,17 +251,6 @@ def test_whole_shapes_cross_only_the_sides_that_they_move_across():
     assert 40 <= sum(map(lies_across, map(anywhere.__getitem__, range(100)))) <= 60
     assert [anywhere[i]["caption"] for i in range(9)] == [whole[i]["caption"] for i in range(9)]
     assert torch.equal(anywhere[7]["video"], ShapeClips(60, seed=5)[7]["video"])
-
-
-def test_timesteps_of_a_clip_are_constant_or_rise_over_its_frames():
-    torch.manual_seed(0)
-    constant = clip_timesteps(torch.zeros(64, dtype=torch.bool), 16)
-    assert (constant == constant[:, :1]).all()
-    rising = clip_timesteps(torch.ones(64, dtype=torch.bool), 16)
-    assert (rising.diff(dim=1) >= 0).all()
-    assert rising.min() == 0
-    assert rising.max() == 999
-    assert (rising[:, -1] > rising[:, 0]).float().mean() > 0.9
 
 
 def test_contrast_is_the_squared_distance_of_object_and_background():
