@@ -59,8 +59,9 @@ def main() -> int:
     parser.add_argument("--write_prompts", type=Path, metavar="FILE", help="write held-out captions")
     parser.add_argument("--count", type=int, metavar="N", default=60, help="captions to write (default: %(default)s)")
     args = parser.parse_args()
-    if bool(args.results) + (args.ground_truth is not None) + (args.write_prompts is not None) != 1:
-        raise ValueError("expected one of: RESULTS..., --ground_truth, --write_prompts")
+    given = bool(args.results) + (args.ground_truth is not None) + (args.write_prompts is not None)
+    if given != 1:
+        raise ValueError(f"RESULTS..., --ground_truth, --write_prompts: expected one of these, got {given or 'none'}")
     if args.ground_truth is not None:
         print(scores_table(certify(args.ground_truth)))
     elif args.write_prompts:

@@ -34,7 +34,10 @@ def parse_args(argv: Sequence[str]) -> Options:
     """
     options = resolved(Options(**vars(build_parser(_config_asked_for(argv)).parse_args(argv))))
     if not options.prompt and options.prompt_file is None:
-        raise ValueError(f"--prompt_file is missing, and --config {str(options.config)!r} has no inference.prompt_file")
+        raise ValueError(
+            f"--prompt or --prompt_file is missing: give one, as --config {str(options.config)!r} has no "
+            "inference.prompt_file"
+        )
     return options
 
 

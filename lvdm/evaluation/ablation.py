@@ -169,7 +169,9 @@ def trials_of(ablation: Ablation, folder: Path, *, rank: int, num_processes: int
             options = parse_args([*words, *own, "--save_frames"])
             prompts = _read_prompts(options)
             if len(prompts) < (ablation.count or 0):
-                raise ValueError(f"count is {ablation.count}, but the prompt file has {len(prompts)} prompts")
+                raise ValueError(
+                    f"count is {ablation.count}, but {ablation.prompt_file} has only {len(prompts)} prompts"
+                )
             videos = videos_of(prompts[: ablation.count], options, digest=_digest(options.ckpt_path))
         except (ValueError, OSError) as error:
             raise ValueError(f"{ablation.path}: {_key(name)}: {error}") from error
@@ -204,9 +206,9 @@ def _read_prompts(options: Options) -> list[Prompt]:
     prompts = read_prompts(options.prompt_file, with_pictures=options.mode.from_picture)
     for prompt in prompts:
         if (prompt.seed, prompt.new_video_length, prompt.experiment) != (None, None, None):
-            where = f"--prompt_file {str(options.prompt_file)!r}, line {prompt.line}"
             raise ValueError(
-                f"{where}: seed, new_video_length and experiment are set by the ablation and not allowed in its table"
+                f"{prompt.where}: seed, new_video_length and experiment are set by the ablation and not allowed in "
+                "its table"
             )
     return prompts
 

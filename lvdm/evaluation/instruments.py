@@ -76,7 +76,7 @@ def load_instruments(
     if window < 2:
         raise ValueError(f"--window {window}: must be at least 2 frames")
     if ckpt_path and not config:
-        raise ValueError("--ckpt_path needs --config, the configuration of its model")
+        raise ValueError(f"--ckpt_path {str(ckpt_path)!r}: needs --config, the configuration of its model")
     if reference:
         _check_reference(reference)
     clip = latents = None

@@ -25,5 +25,5 @@ def read_yaml(path: str | Path, *, where: str) -> dict[str, Any]:
         reason = one_line(error)
         raise ValueError(f"{where}: not a YAML file that can be read ({reason})") from error
     if not isinstance(content, dict):
-        raise ValueError(f"{where}: a mapping is expected at the top")
+        raise ValueError(f"{where}: the content is a {type(content).__name__}, expected a mapping of keys to values")
     return content

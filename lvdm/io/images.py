@@ -14,7 +14,7 @@ from torch import Tensor
 
 from lvdm.io.files import file_digest
 from lvdm.io.mp4 import run_ffmpeg
-from lvdm.runtime.errors import one_line
+from lvdm.runtime.errors import one_line, shortened
 
 FITS = ("crop", "pad", "stretch")
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP")  # in Pillow's words; some of its other formats run programs
@@ -59,8 +59,10 @@ class Picture:
                 raise ValueError(other or f"there is no such picture; looked for {' and '.join(map(str, places))}")
             picture = cls(path, file_digest(path))
             picture.open()
-        except (OSError, ValueError) as error:
-            raise ValueError(f"{name!r}: {error}") from error
+        except OSError as error:
+            raise ValueError(f"{shortened(name, 200)!r}: cannot be read ({error.strerror or error})") from error
+        except ValueError as error:
+            raise ValueError(f"{shortened(name, 200)!r}: {error}") from error
         return picture
 
     def open(self) -> Image.Image:
@@ -87,7 +89,7 @@ class Picture:
             ValueError: The file has changed since it was found.
         """
         if file_digest(self.path) != self.digest:
-            raise ValueError(f"the picture {str(self.path)!r} was changed after this run had begun")
+            raise ValueError(f"the picture {str(self.path)!r} was changed after this run had begun; begin again")
         return np.asarray(fitted(self.open(), height, width, fit=fit))
 
 

@@ -12,6 +12,8 @@ from contextlib import contextmanager
 from datetime import datetime, timezone
 from pathlib import Path
 
+from lvdm.runtime.errors import shortened
+
 try:
     import fcntl
 except ImportError as error:
@@ -41,7 +43,8 @@ def folder_lock(folder: Path) -> Iterator[None]:
             owner = os.read(handle, 1000).decode(errors="replace")
             os.close(handle)
             raise FolderInUseError(
-                f"{folder} is being written by another process: {owner or 'it has just begun'}"
+                f"{folder} is being written by another process ({_in_words(owner)}); wait until it ends, or choose "
+                "another --output_dir or --experiment"
             ) from None
         if path.exists() and os.path.samestat(os.fstat(handle), path.stat()):
             break
@@ -54,3 +57,14 @@ def folder_lock(folder: Path) -> Iterator[None]:
     finally:
         path.unlink(missing_ok=True)
         os.close(handle)
+
+
+def _in_words(owner: str) -> str:
+    """Return what the content of a lock's file says of the process that wrote it, as far as it can be read."""
+    try:
+        known = dict(json.loads(owner))
+    except (ValueError, TypeError):  # it has the lock, but has not written yet
+        return "it has just begun"
+    words = {"pid": "pid {}", "host": "on host {}", "since": "since {}"}
+    said = ", ".join(text.format(shortened(str(known[key]))) for key, text in words.items() if key in known)
+    return said or "it does not say which"

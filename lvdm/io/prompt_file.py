@@ -14,7 +14,16 @@ from difflib import get_close_matches
 from pathlib import Path
 
 from lvdm.io.images import Picture
-from lvdm.io.prompts import NAMES_A_PICTURE, Prompt, number_repetitions, parse_integer, parse_prompt, safe_experiment
+from lvdm.io.prompts import (
+    NAMES_A_PICTURE,
+    Prompt,
+    number_repetitions,
+    parse_integer,
+    parse_prompt,
+    place_in,
+    safe_experiment,
+)
+from lvdm.runtime.errors import shortened
 
 COLUMNS = ("prompt", "seed", "new_video_length", "experiment", "image")
 PICTURE_AND_SCHEDULE = re.compile(r"(.*?);\s*(\{.*)", re.DOTALL)
@@ -42,18 +51,18 @@ def read_prompts(path: Path, *, experiment: str | None = None, with_pictures: bo
         replace(entry, experiment=entry.experiment or experiment, file=path) for entry in entries
     )
     if not prompts:
-        raise ValueError(f"--prompt_file {str(path)!r}: no prompts in this file")
+        raise ValueError(f"--prompt_file {str(path)!r}: no prompts in this file; expected one a line")
     return prompts
 
 
 def _read_text(path: Path) -> str:
     """Return the whole file with "\\n" line ends and without byte order mark."""
     try:
-        if path.stat().st_size > LARGEST_FILE:
-            raise ValueError(f"--prompt_file {str(path)!r}: larger than {LARGEST_FILE // 2**20} MiB")
+        if (size := path.stat().st_size) > LARGEST_FILE:
+            raise ValueError(f"--prompt_file {str(path)!r}: has {size:,} bytes; at most {LARGEST_FILE:,} are read")
         data = path.read_bytes()
     except FileNotFoundError:
-        raise FileNotFoundError(f"--prompt_file {str(path)!r}: no such file") from None
+        raise FileNotFoundError(f"--prompt_file {str(path)!r}: there is no such file") from None
     except OSError as error:
         raise ValueError(f"--prompt_file {str(path)!r}: cannot be read ({error.strerror})") from None
     try:
@@ -61,13 +70,13 @@ def _read_text(path: Path) -> str:
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
         raise ValueError(
-            f"--prompt_file {str(path)!r}, line {line}: byte 0x{data[error.start]:02x} at offset {error.start} "
+            f"{place_in(path, line)}: byte 0x{data[error.start]:02x} at offset {error.start} "
             "is not UTF-8; save the file as UTF-8"
         ) from None
     text = text.replace("\r\n", "\n").replace("\r", "\n")
     if "\0" in text:
         line = text.count("\n", 0, text.index("\0")) + 1
-        raise ValueError(f"--prompt_file {str(path)!r}, line {line}: a zero byte; save the file as UTF-8 text")
+        raise ValueError(f"{place_in(path, line)}: a zero byte; save the file as UTF-8 text")
     return text
 
 
@@ -76,7 +85,7 @@ def _is_table(path: Path, lines: Sequence[str]) -> bool:
     if path.suffix.lower() != ".csv":
         return False
     number, first = next(((number, line[:1000]) for number, line in enumerate(lines, 1) if line.strip()), (1, ""))
-    where = f"--prompt_file {str(path)!r}, line {number}"
+    where = place_in(path, number)
     names = _column_names(next(csv.reader([first]), []))
     words = all(re.fullmatch(r"\w*", name) for name in names)
     for name in names if words else ():
@@ -94,12 +103,12 @@ def _is_table(path: Path, lines: Sequence[str]) -> bool:
 def _plain(path: Path, lines: Sequence[str], find: Callable[[str], Picture] | None) -> Iterator[Prompt]:
     """Yield the prompt of each line; `find` returns a picture by its name, if pictures are wanted."""
     for number, line in enumerate(lines, 1):
-        where = f"--prompt_file {str(path)!r}, line {number}"
+        where = place_in(path, number)
         if not line.strip():
             continue
         if find is None and not line.lstrip().startswith("{") and NAMES_A_PICTURE.search(line):
             raise ValueError(
-                f"{where}: {line.strip()!r} names a picture, which --mode i2v takes; for other modes, leave it out or "
+                f"{where}: {shortened(line.strip())!r} names a picture, which only --mode i2v takes; leave it out or "
                 "use a .csv with the columns image and prompt"
             )
         if find is None:
@@ -110,9 +119,9 @@ def _plain(path: Path, lines: Sequence[str], find: Callable[[str], Picture] | No
         if before_schedule:
             image, separator, text = before_schedule[1].strip(), ";", before_schedule[2]
         if not separator:
-            raise ValueError(f"{where}: {text!r} has no ';'; with i2v a line is image;prompt")
+            raise ValueError(f"{where}: {shortened(text)!r} has no ';'; with --mode i2v a line is image;prompt")
         if not text:
-            raise ValueError(f"{where}: {line.strip()!r} has no prompt behind the ';'")
+            raise ValueError(f"{where}: {shortened(line.strip())!r} has no prompt behind the ';'")
         yield replace(parse_prompt(text, number, where), picture=_picture(image, where, find))
 
 
@@ -121,29 +130,30 @@ def _table(path: Path, lines: Sequence[str], find: Callable[[str], Picture] | No
     rows = _rows(path, lines)
     header_line, header = next(rows)
     columns = _column_names(header)
-    where = f"--prompt_file {str(path)!r}, line"
+    where = place_in(path, header_line)
     for name in ["prompt"] if find is None else ["prompt", "image"]:
         if name not in columns:
-            raise ValueError(f"{where} {header_line}: no {name!r} column among {', '.join(map(repr, header))}")
+            found = shortened(", ".join(map(repr, header)), 200)
+            raise ValueError(f"{where}: no {name!r} column among {found}; columns are {', '.join(COLUMNS)}")
     if twice := [name for name in COLUMNS if columns.count(name) > 1]:
-        raise ValueError(f"{where} {header_line}: the column {twice[0]!r} appears twice")
+        raise ValueError(f"{where}: the column {twice[0]!r} appears twice")
     for line, row in rows:
+        where = place_in(path, line)
         if any(row[len(columns) :]):
             raise ValueError(
-                f"{where} {line}: {len(row)} cells for {len(columns)} columns; "
-                "a prompt with a comma stands in double quotes"
+                f"{where}: {len(row)} cells for {len(columns)} columns; a prompt with a comma stands in double quotes"
             )
         cells = dict.fromkeys(COLUMNS, "") | dict(zip(columns, row, strict=False))
         if not cells["prompt"]:
-            raise ValueError(f"{where} {line}: {','.join(row)!r} has no prompt")
+            raise ValueError(f"{where}: {shortened(','.join(row))!r} has no prompt")
         yield replace(
-            parse_prompt(cells["prompt"], line, f"{where} {line}"),
-            seed=parse_integer(cells["seed"], f"{where} {line}: seed", minimum=0),
+            parse_prompt(cells["prompt"], line, where),
+            seed=parse_integer(cells["seed"], f"{where}: seed", minimum=0),
             new_video_length=parse_integer(
-                cells["new_video_length"], f"{where} {line}: new_video_length", minimum=1, maximum=LONGEST
+                cells["new_video_length"], f"{where}: new_video_length", minimum=1, maximum=LONGEST
             ),
-            experiment=_experiment(cells["experiment"], f"{where} {line}: experiment"),
-            picture=find and _picture(cells["image"], f"{where} {line}", find),
+            experiment=_experiment(cells["experiment"], f"{where}: experiment"),
+            picture=find and _picture(cells["image"], where, find),
         )
 
 
@@ -158,7 +168,7 @@ def _rows(path: Path, lines: Sequence[str]) -> Iterator[tuple[int, list[str]]]:
                 yield line, cells
             line = reader.line_num + 1
     except csv.Error as error:
-        raise ValueError(f"--prompt_file {str(path)!r}, line {line}: not a row of a .csv file ({error})") from None
+        raise ValueError(f"{place_in(path, line)}: not a row of a .csv file ({error})") from None
 
 
 def _column_names(header: Sequence[str]) -> list[str]:
@@ -171,7 +181,7 @@ def _experiment(cell: str, name: str) -> str | None:
 
 def _picture(name: str, where: str, find: Callable[[str], Picture]) -> Picture:
     if not name:
-        raise ValueError(f"{where}: no picture is named; with i2v every prompt needs one")
+        raise ValueError(f"{where}: no picture is named; with --mode i2v every prompt needs one")
     try:
         return find(name)
     except ValueError as error:

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from lvdm.io.images import Picture
+from lvdm.runtime.errors import shortened
 
 READABLE_LENGTH = 80  # characters of a prompt that its folder's name shows
 NAMES_A_PICTURE = re.compile(r"\.(png|jpe?g|webp|gif|bmp|mp4|mov|webm|mkv|avi)\s*;", re.IGNORECASE)
@@ -48,8 +49,8 @@ class Prompt:
 
     @property
     def where(self) -> str:
-        """Where the prompt was given, for messages: "line 3 of prompts.txt" or "--prompt number 3"."""
-        return f"--prompt number {self.line}" if self.file is None else f"line {self.line} of {self.file}"
+        """Where the prompt was given, for messages: "--prompt_file 'a.txt', line 3" or "--prompt number 3"."""
+        return f"--prompt number {self.line}" if self.file is None else place_in(self.file, self.line)
 
     @property
     def folder(self) -> str:
@@ -90,7 +91,7 @@ def prompts_from_words(
         pictures *= len(texts)
     prompts = []
     for number, (text, picture) in enumerate(zip(texts, pictures, strict=True), 1):
-        where = f"--prompt {text!r}"
+        where = f"--prompt {shortened(text)!r}"
         words = re.sub(r"[\r\n]+", " ", text).strip()
         if not words:
             raise ValueError(f"{where}: is empty; expected a description of the video")
@@ -120,7 +121,8 @@ def safe_experiment(name: str, *, source: str = "--experiment") -> str:
     """
     if not re.fullmatch(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,79}", name):
         raise ValueError(
-            f"{source} {name!r}: a name has 1 to 80 letters, digits, '-', '_' and '.', and does not begin with '.'"
+            f"{source} {shortened(name)!r}: a name has 1 to 80 letters, digits, '-', '_' and '.', and does "
+            "not begin with '.'"
         )
     if name.lower() == "origin":
         raise ValueError(f"{source} {name!r}: this name is taken by the base clip's own file, origin.gif")
@@ -145,7 +147,10 @@ def parse_prompt(text: str, line: int, where: str) -> Prompt:
     for frame, prompt in pairs:
         start = parse_integer(frame, f"{where}: in a schedule of prompts, frame", minimum=0)
         if start is None or not isinstance(prompt, str) or not prompt.strip():
-            raise ValueError(f"{where}: in a schedule of prompts, frame {frame!r}: expected a prompt, got {prompt!r}")
+            raise ValueError(
+                f"{where}: in a schedule of prompts, frame {shortened(frame)!r}: expected a prompt, got "
+                f"{shortened(repr(prompt))}"
+            )
         try:
             prompt.encode()
         except UnicodeEncodeError:
@@ -155,9 +160,15 @@ def parse_prompt(text: str, line: int, where: str) -> Prompt:
         schedule.append((start, prompt.strip()))
     starts = [start for start, _ in schedule]
     if starts[:1] != [0] or starts != sorted(set(starts)):
-        raise ValueError(f"{where}: a schedule of prompts begins with frame 0 and rises, here the frames are {starts}")
+        frames = shortened(", ".join(map(str, starts))) or "none"
+        raise ValueError(f"{where}: a schedule of prompts begins with frame 0 and rises, here the frames are {frames}")
     canonical = json.dumps({str(start): prompt for start, prompt in schedule}, ensure_ascii=False)
     return Prompt(canonical, line, scheduled=tuple(schedule))
+
+
+def place_in(file: Path, line: int) -> str:
+    """Return the name of a line in a prompt file, for messages."""
+    return f"--prompt_file {str(file)!r}, line {line}"
 
 
 def parse_integer(text: str, name: str, *, minimum: int, maximum: int = LARGEST) -> int | None:
@@ -165,7 +176,7 @@ def parse_integer(text: str, name: str, *, minimum: int, maximum: int = LARGEST)
     if not text:
         return None
     if not re.fullmatch("[0-9]{1,19}", text) or not minimum <= int(text) <= maximum:
-        raise ValueError(f"{name} {text!r} is not a whole number from {minimum} to {maximum}")
+        raise ValueError(f"{name} {shortened(text)!r} is not a whole number from {minimum} to {maximum}")
     return int(text)
 
 

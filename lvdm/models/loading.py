@@ -11,7 +11,7 @@ from torch import nn
 from lvdm.io.configs import read_config
 from lvdm.models.checkpoint import Differences, WrongCheckpointError, load_strictly, read_state_dict
 from lvdm.modules.layers import convolve_channels_last
-from lvdm.runtime.errors import one_line
+from lvdm.runtime.errors import one_line, shortened
 from lvdm.runtime.offload import networks_of, offload_to_host
 
 ALLOWED_TARGETS = frozenset(
@@ -33,7 +33,9 @@ def instantiate_from_config(config: Mapping) -> nn.Module:
     """Build `config["target"]` with `config["params"]`; a target outside the allow-list is a ValueError."""
     target = config.get("target") if isinstance(config, Mapping) else None
     if target not in ALLOWED_TARGETS:
-        raise ValueError(f"--config: target is {target!r}, allowed are {', '.join(sorted(ALLOWED_TARGETS))}")
+        raise ValueError(
+            f"--config: target is {shortened(repr(target))}, allowed are {', '.join(sorted(ALLOWED_TARGETS))}"
+        )
     module, name = target.rsplit(".", 1)
     try:
         return getattr(import_module(module), name)(**(config.get("params") or {}))

@@ -10,7 +10,7 @@ from lvdm.pipeline.options import Options
 from lvdm.pipeline.state import check_settings
 from lvdm.pipeline.video import Video
 from lvdm.runtime.distributed import RankError, SharedError
-from lvdm.runtime.errors import reason
+from lvdm.runtime.errors import reason, shortened
 from lvdm.runtime.progress import print_above, progress_bar
 from lvdm.runtime.signals import Stop
 
@@ -72,7 +72,7 @@ def make_all(videos: Sequence[Video], make: Callable[[Video], bool], *, stop: St
     ranks = stop.ranks
     done, skipped, failed = 0, 0, []
     for video in progress_bar(videos, desc="prompts", unit="video", disabled=not ranks.first or len(videos) == 1):
-        where = f"{video.prompt.text!r} ({video.prompt.where})"
+        where = f"{shortened(video.prompt.text)!r} ({video.prompt.where})"
         try:
             made = make(video)
         except Exception as error:  # whatever it is, a night's other prompts shall not be lost for it

@@ -11,6 +11,7 @@ from lvdm.io.images import as_tensor
 from lvdm.io.prompts import Prompt
 from lvdm.pipeline.options import Options
 from lvdm.pipeline.run import Run
+from lvdm.runtime.errors import shortened
 from lvdm.runtime.progress import print_above
 
 
@@ -53,4 +54,4 @@ def condition(run: Run, prompt: Prompt, options: Options) -> Conditions:
 def _warn_of_unread_words(run: Run, texts: list[str]) -> None:
     for text in dict.fromkeys(texts):
         if unread := run.model.cond_stage_model.unread(text):
-            print_above(f"warning: the text encoder does not read the last {unread} tokens of {text[:60]!r}...")
+            print_above(f"warning: the text encoder does not read the last {unread} tokens of {shortened(text)!r}")

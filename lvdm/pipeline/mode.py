@@ -3,6 +3,8 @@
 import re
 from dataclasses import dataclass
 
+from lvdm.runtime.errors import shortened
+
 TASKS = ("t2v_seed_ar", "t2v_seed", "t2v", "i2v")  # a longer name stands before one that it begins with
 QCACHES = {"TTqcache": "TT", "STqcache": "ST"}
 ATTENTIONS = ("attn1", "attn2")
@@ -34,7 +36,7 @@ class Mode:
         """Parse the words of a mode; ValueError names the offending one and lists what is allowed."""
         task = next((task for task in TASKS if f"{text}_".startswith(f"{task}_")), None)
         if task is None:
-            raise _error(text, f"it begins with {text.split('_')[0]!r}")
+            raise _error(text, f"it begins with {shortened(text.split('_')[0])!r}")
         words = text.removeprefix(task).split("_")[1:]
         qcache = weighted = None
         unilatent = False
@@ -95,8 +97,8 @@ def _fault(word: str, text: str) -> str:
         return f"{word!r} is a second qcache"
     if word in ("unilatent", "t2v", "i2v", "seed", "ar") and text.split("_").count(word) > 1:
         return f"the word {word!r} appears twice"
-    return f"unknown word {word!r}"
+    return f"unknown word {shortened(word)!r}"
 
 
 def _error(text: str, fault: str) -> ValueError:
-    return ValueError(f"--mode {text!r}: {fault}; allowed: {ALLOWED}")
+    return ValueError(f"--mode {shortened(text)!r}: {fault}; allowed: {ALLOWED}")

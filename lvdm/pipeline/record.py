@@ -114,8 +114,8 @@ def progress_of(video: Video) -> tuple[RunState | None, int]:
         frames = min(frames, state.frames)  # the state has a checksum
     if state is None and 0 < frames < (video.frames or math.inf):
         raise ValueError(
-            f"the video in {video.folder} has {frames} frames, and its state, from which it would go on, is gone; "
-            "--overwrite makes it anew"
+            f"the video in {video.folder} has {frames} frames and cannot get more (--new_video_length, --endless), as "
+            f"{video.state.name}, from which it would go on, is gone; --overwrite makes it anew"
         )
     return state, frames
 

@@ -18,6 +18,7 @@ from lvdm.pipeline.options import LARGEST_SIDE, QCACHE_WEIGHT, Options
 from lvdm.pipeline.settings import check_each, settings_of, value_type
 from lvdm.runtime.cpu import has_bf16_units
 from lvdm.runtime.distributed import global_rank, local_rank, local_world_size, world_size
+from lvdm.runtime.errors import shortened
 
 EMBEDDED = Path("configs/inference_t2v_tiny.yaml")
 EMBEDDED_WITH_PICTURES = Path("configs/inference_i2v_tiny.yaml")
@@ -105,9 +106,10 @@ def _inference(config: Mapping[str, Any], vae_factor: int, where: str) -> dict[s
     """Return what the `inference:` section says, or what is known without it."""
     section = config.get("inference") or {}
     if not isinstance(section, dict):
-        raise ValueError(f"{where}: inference is {section!r}, expected keys among {', '.join(INFERENCE_TYPES)}")
+        given = shortened(repr(section))
+        raise ValueError(f"{where}: inference is {given}, expected keys among {', '.join(INFERENCE_TYPES)}")
     if unknown := section.keys() - INFERENCE_TYPES.keys():
-        unknown = ", ".join(sorted(map(str, unknown)))
+        unknown = shortened(", ".join(sorted(map(str, unknown))))
         raise ValueError(f"{where}: inference has the unknown {unknown}; allowed are {', '.join(INFERENCE_TYPES)}")
     image_size = config["model"]["params"].get("image_size")  # of latents; all that official configs say
     sides = {}
@@ -127,7 +129,8 @@ def _lookup(config: Any, key: str, kind: type, where: str) -> Any:
         value = value.get(part) if isinstance(value, dict) else None
     fits = isinstance(value, (int, float) if kind is float else kind) and not isinstance(value, bool)
     if not fits or value == []:
-        raise ValueError(f"{where}: {key} is {value!r}, expected {'a list' if kind is list else kind.__name__}")
+        expected = "a list that is not empty" if kind is list else kind.__name__
+        raise ValueError(f"{where}: {key} is {shortened(repr(value))}, expected {expected}")
     return value
 
 
@@ -156,10 +159,14 @@ def _check_model(options: Options, facts: ConfigFacts) -> None:
         )
     if f * n > TRAIN_STEPS:
         raise ValueError(
-            f"--num_partitions {n}: a queue of {f}*{n} = {f * n} noise levels; the model knows {TRAIN_STEPS}"
+            f"--num_partitions {n}: must be at most {TRAIN_STEPS // f} for windows of {f} frames, as the queue has "
+            f"{f}*{n} = {f * n} noise levels and the model knows {TRAIN_STEPS}"
         )
     if steps is not None and steps != f * n:
-        raise ValueError(f"--num_inference_steps {steps}: must be f*n = {f}*{n} = {f * n}, or left out")
+        raise ValueError(
+            f"--num_inference_steps {steps}: must be f*n = {f}*{n} = {f * n}, or left out; --video_length sets f and "
+            "--num_partitions n"
+        )
     for side in ("height", "width"):
         pixels, factor = _needed(options, side), facts.size_factor
         if pixels < 1 or pixels % factor:
@@ -173,17 +180,21 @@ def _check_model(options: Options, facts: ConfigFacts) -> None:
 
 def _check_combinations(options: Options) -> None:
     if options.compile and options.offload:
-        raise ValueError("--compile --offload: cannot be combined, as compiled kernels need the weights in one place")
+        raise ValueError(
+            "--compile --offload: cannot be combined, as compiled kernels need the weights in one place; leave one out"
+        )
     if not 0 <= options.rank < options.num_processes:
         allowed = f"from 0 to {options.num_processes - 1}"
         raise ValueError(f"--rank {options.rank}: must be {allowed} with --num_processes {options.num_processes}")
     if options.negative_prompt and options.unconditional_guidance_scale == 1:
         raise ValueError(
-            f"--negative_prompt {options.negative_prompt!r}: without guidance (a scale of 1) it has no effect"
+            f"--negative_prompt {shortened(options.negative_prompt)!r}: it has no effect with "
+            "--unconditional_guidance_scale 1, which is no guidance; leave it out or give another scale"
         )
     if options.image_fit != FITS[0] and not options.mode.from_picture:
         raise ValueError(
-            f"--image_fit {options.image_fit!r}: only --mode i2v reads pictures, and it is {str(options.mode)!r}"
+            f"--image_fit {options.image_fit!r}: only --mode i2v reads pictures, and --mode is {str(options.mode)!r}; "
+            "leave it out"
         )
     if options.image and not options.prompt:
         raise ValueError(
@@ -193,7 +204,7 @@ def _check_combinations(options: Options) -> None:
 
 def _needed(options: Options, name: str) -> Any:
     if getattr(options, name) is None:
-        raise ValueError(f"--{name} is missing, and --config {str(options.config)!r} has no inference.{name}")
+        raise ValueError(f"--{name} is missing: give it, as --config {str(options.config)!r} has no inference.{name}")
     return getattr(options, name)
 
 
@@ -214,13 +225,14 @@ def device_named(name: str, *, rank: int = 0, sharing: int = 1) -> str:
         sharing: how many of them share the windows of a video, for which NCCL wants a device each.
     """
     if not re.fullmatch("auto|cpu|cuda(:[0-9]+)?", name):
-        raise ValueError(f"--device {name!r}: must be auto, cpu, cuda or cuda:N")
+        raise ValueError(f"--device {shortened(name)!r}: must be auto, cpu, cuda or cuda:N")
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if name == "cpu" or (name == "auto" and not count):
         return "cpu"
     index = name.partition(":")[2]
     if int(index or 0) >= count:
-        raise ValueError(f"--device {name!r}: there are {count} CUDA devices here; use auto or cpu")
+        allowed = f"auto, cpu, cuda or cuda:N with N from 0 to {count - 1}" if count else "auto or cpu"
+        raise ValueError(f"--device {name!r}: there are {count} CUDA devices here; use {allowed}")
     if index and sharing > 1:
         raise ValueError(f"--device {name!r} --parallel windows: {sharing} ranks need a device each; use --device cuda")
     if sharing > count:

@@ -10,6 +10,8 @@ from enum import Flag, auto
 from types import UnionType
 from typing import Any, get_args, get_origin, get_type_hints
 
+from lvdm.runtime.errors import shortened
+
 
 class Affects(Flag):
     """Say what a setting changes.
@@ -126,9 +128,11 @@ def check_each(options: Any) -> None:
         values = value if isinstance(value, tuple) else (value,)
         kind = value_type(type(options), name)
         if wrong := [each for each in values if not _is_a(each, kind)]:
-            raise ValueError(f"--{name} {wrong[0]!r}: expected {kind.__name__}, got {type(wrong[0]).__name__}")
+            given = shortened(repr(wrong[0]))
+            raise ValueError(f"--{name} {given}: expected {kind.__name__}, got {type(wrong[0]).__name__}")
         if setting.choices and (wrong := [each for each in values if each not in setting.choices]):
-            raise ValueError(f"--{name} {wrong[0]!r}: allowed are {', '.join(setting.choices)}")
+            given = shortened(repr(wrong[0]))
+            raise ValueError(f"--{name} {given}: allowed are {', '.join(setting.choices)}")
         if setting.check:
             setting.check(f"--{name}", value)
 

@@ -99,7 +99,9 @@ class Video:
         root = self.options.results_root
         for place in (self.folder, self.base_clips):
             if not place.resolve().is_relative_to(root.resolve()):
-                raise ValueError(f"{place} is a link to a place outside of the output folder {root}")
+                raise ValueError(
+                    f"--output_dir {str(root)!r}: {place} is a link to a place outside of it; remove the link"
+                )
 
     def forget(self) -> None:
         """Make it a video that was never begun.
@@ -134,14 +136,22 @@ def videos_of(prompts: Sequence[Prompt], options: Options, *, digest: str) -> li
     digest: of the checkpoint file.
     """
     if options.endless and len(prompts) > 1:
-        raise ValueError(f"--endless makes one video, and there are {len(prompts)}: {prompts[1].where} is another")
+        raise ValueError(
+            f"--endless: makes one video, and {prompts[1].where} is the second of {len(prompts)} prompts; give only one"
+        )
     for prompt in prompts:
         if options.endless and prompt.new_video_length is not None:
-            raise ValueError(f"--endless: {prompt.where} says new_video_length {prompt.new_video_length}")
+            raise ValueError(
+                f"--endless: has no length, and {prompt.where} says new_video_length {prompt.new_video_length}; "
+                "leave one of them out"
+            )
         starts = [start for start, _ in prompt.schedule]
         gap = min((after - before for before, after in pairwise(starts)), default=None)
         if gap is not None and options.prompt_blend > gap:
-            raise ValueError(f"--prompt_blend {options.prompt_blend}: {prompt.where} has a prompt for {gap} frames")
+            raise ValueError(
+                f"--prompt_blend {options.prompt_blend}: must be at most {gap}, as {prompt.where} has a prompt for "
+                f"only {gap} frames"
+            )
     model = json.dumps(read_config(options.config)["model"], sort_keys=True, default=str)
     contents = {"config": sha256(model.encode()).hexdigest(), "ckpt_path": digest}
     return [Video.of(prompt, options, contents=contents) for prompt in prompts]

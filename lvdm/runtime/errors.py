@@ -8,6 +8,11 @@ def one_line(message: object) -> str:
     return " ".join(str(message).split())
 
 
+def shortened(text: str, length: int = 60) -> str:
+    """Return a text that a message quotes, cut off with "..." if it has more than `length` characters."""
+    return text if len(text) <= length else f"{text[: length - 3]}..."
+
+
 def reason(error: Exception) -> str:
     """Return why something failed, with the exception's name unless its message is a sentence for users."""
     if isinstance(error, (ValueError, OSError)):

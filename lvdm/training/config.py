@@ -1,11 +1,12 @@
 """The configuration of a training run: the YAML files configs/train/<model>/<number>_<stage>.yaml."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 from lvdm.io.configs import read_config
+from lvdm.runtime.errors import shortened
 from lvdm.training.autoencoder import ReconstructionLoss
 from lvdm.training.diffusion import Objective
 from lvdm.training.levels import LevelShares
@@ -86,27 +87,29 @@ class Training:
         }
         values = dict(read_config(path))
         try:
-            if "shares" in (values.get("objective") or {}):
-                shares = section(LevelShares, values["objective"]["shares"], key="objective.shares")
-                values["objective"] = values["objective"] | {"shares": shares}
+            objective = values.get("objective")
+            if isinstance(objective, Mapping) and "shares" in objective:
+                shares = section(LevelShares, objective["shares"], key="objective.shares")
+                values["objective"] = {**objective, "shares": shares}
             for key in sections.keys() & values.keys():
                 values[key] = section(sections[key], values[key], key=key)
             return section(cls, values, key="the file")
         except (TypeError, ValueError) as error:
-            raise ValueError(f"--config {path}: {error}") from error
+            raise ValueError(f"--config {str(path)!r}: {error}") from error
 
 
 def section(kind: type, values: object, *, key: str) -> Any:
     """Return an object of the dataclass `kind` with the fields `values`, which are the section `key` of a config.
 
     Raises:
-        ValueError: `values` are no mapping, or one has an unknown name.
-        TypeError: a field without a default is missing.
+        ValueError: `values` are no mapping, one has an unknown name, or one without a default is missing.
     """
-    allowed = [field.name for field in fields(kind)]
+    required = {field.name: field.default is MISSING and field.default_factory is MISSING for field in fields(kind)}
     if not isinstance(values, Mapping):
-        raise ValueError(f"{key} is {values!r}, expected a mapping with {', '.join(allowed)}")
+        raise ValueError(f"{key} is {shortened(repr(values))}, expected a mapping with {', '.join(required)}")
     for name in values:
-        if name not in allowed:
-            raise ValueError(f"{key} has {name!r}, allowed are {', '.join(allowed)}")
+        if name not in required:
+            raise ValueError(f"{key} has {name!r}, allowed are {', '.join(required)}")
+    if missing := [name for name in required if required[name] and name not in values]:
+        raise ValueError(f"{key} lacks {missing[0]!r}")
     return kind(**values)

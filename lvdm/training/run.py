@@ -21,7 +21,7 @@ from lvdm.models.ddpm3d import LatentDiffusion
 from lvdm.models.loading import instantiate_from_config
 from lvdm.training.autoencoder import AutoencoderTraining
 from lvdm.training.callbacks import RankSeed, SampleSheets, TrainingProgress
-from lvdm.training.config import Training
+from lvdm.training.config import Training, section
 from lvdm.training.diffusion import DiffusionTraining
 from lvdm.training.distillation import DistillationTraining
 from lvdm.training.growth import grown_weights
@@ -102,10 +102,12 @@ def start_from(model: LatentDiffusion, path: str) -> None:
 
 def read_dataset(data: Mapping) -> Dataset:
     """Return the data set of a training configuration's `data` section."""
+    where = f"--config: data of kind {data['kind']!r}"
     try:
-        return DATASETS[data["kind"]](**{key: value for key, value in data.items() if key != "kind"})
+        values = {name: value for name, value in data.items() if name != "kind"}
+        return section(DATASETS[data["kind"]], values, key=where)
     except TypeError as error:
-        raise ValueError(f"data of kind {data['kind']!r}: {error}") from error
+        raise ValueError(f"{where}: {error}") from error
 
 
 def set_up_autoencoder(model: LatentDiffusion, data: Dataset, training: Training) -> Setup:
@@ -137,7 +139,10 @@ def set_up_diffusion(model: LatentDiffusion, data: Dataset, training: Training) 
 def set_up_distillation(model: LatentDiffusion, data: Dataset, training: Training) -> Setup:
     """Return the module and its batches, without a sample sheet, for the training of the image encoder."""
     if not model.takes_pictures:
-        raise ValueError(f"stage 'distillation' needs a model with an image encoder, unlike {training.model_config}")
+        raise ValueError(
+            "--config: stage 'distillation' needs a model with an image encoder, and that of model_config "
+            f"{training.model_config!r} has none"
+        )
     module = DistillationTraining(model, optimization=training.optimization)
     return module, batches_of(data, training.frames, training), None
 

@@ -151,7 +151,7 @@ def test_device_and_precision(folder, monkeypatch):
     for line, expected in resolved.items():
         options = parse(line)
         assert (options.device, options.precision) == expected
-    with pytest.raises(ValueError, match="--device 'cuda:2'"):
+    with pytest.raises(ValueError, match="--device 'cuda:2': there are 2 CUDA devices here; .* N from 0 to 1"):
         parse("--device cuda:2")
 
 
@@ -205,7 +205,7 @@ def test_ranks_that_share_windows_need_a_device_each(folder, monkeypatch, ranks,
         ("--config no_unet.yaml", "--config 'no_unet.yaml' ddconfig.ch_mult"),
         ("--config typo.yaml", "--config 'typo.yaml' heihgt height"),
         ("--config wrong_type.yaml", "--config 'wrong_type.yaml' inference.fps 'many'"),
-        ("--config official.yaml --ckpt_path m.ckpt", "--prompt_file --config 'official.yaml'"),
+        ("--config official.yaml --ckpt_path m.ckpt", "--prompt --prompt_file --config 'official.yaml'"),
         ("--config official.yaml -p p.txt", "--ckpt_path --config 'official.yaml'"),
         ("-m i2v", "--mode 'i2v' takes no image t2v"),
         ("-m t2v_seed_TTqcache", "--mode 't2v_seed_TTqcache_attn1' takes no image"),
@@ -218,12 +218,15 @@ def test_ranks_that_share_windows_need_a_device_each(folder, monkeypatch, ranks,
         ("--num_inference_steps 65", "--num_inference_steps 65 16*4 64"),
         ("-l 0", "--new_video_length 0 from 1"),
         ("-l 99999999999999999999", "--new_video_length from 1 --endless"),
-        ("-n 63", "--num_partitions 63 16*63 1000"),
+        ("-n 63", "--num_partitions 63 at most 62 16*63 = 1008 1000"),
         ("--height 99999968", "--height 99999968 at most 4096"),
         ("--save_every 0", "--save_every 0 at least 1"),
         ("--prompt_blend -1", "--prompt_blend -1 at least 0"),
         ("--crf 52", "--crf 52 51"),
-        ("--negative_prompt blurred --unconditional_guidance_scale 1", "--negative_prompt 'blurred' guidance"),
+        (
+            "--negative_prompt blurred --unconditional_guidance_scale 1",
+            "--negative_prompt 'blurred' --unconditional_guidance_scale 1",
+        ),
         ("--height 100", "--height 100 multiple 32 96 and 128"),
         ("--width 16", "--width 16 multiple 32 nearest is 32"),
         ("--width 0", "--width 0 multiple 32"),

@@ -288,8 +288,8 @@ def test_command_counts_what_it_leaves_out_and_writes_readings(tmp_path, monkeyp
         (["RESULTS", "--windows", "20-5"], "--windows '20-5'"),
         (["RESULTS", "--windows", "x"], "--windows 'x'"),
         (["--ground_truth", "0"], "--ground_truth 0"),
-        (["RESULTS", "--ground_truth"], "expected one of"),
-        ([], "expected one of"),
+        (["RESULTS", "--ground_truth"], "expected one of these"),
+        ([], "expected one of these"),
         (["--write_prompts", "RESULTS/p.txt", "--count", "121"], "--count 121"),
     ],
 )

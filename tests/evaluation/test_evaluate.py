@@ -273,7 +273,7 @@ def test_a_video_of_the_embedded_model_is_evaluated_with_its_vae_and_prompt(tmp_
         (["RESULTS", "--config", "nowhere.yaml"], "--config 'nowhere.yaml'"),
         (["RESULTS", "--config", "TINY", "--ckpt_path", "nowhere.ckpt"], "--ckpt_path 'nowhere.ckpt'"),
         (["RESULTS", "--config", "TINY", "--device", "abacus"], "--device 'abacus'"),
-        (["RESULTS", "--ckpt_path", "model.ckpt"], "--ckpt_path needs --config"),
+        (["RESULTS", "--ckpt_path", "model.ckpt"], "--ckpt_path 'model.ckpt': needs --config"),
         (["RESULTS", "--out", "x"], "--out"),
         ([], "RESULTS"),
     ],

@@ -98,6 +98,7 @@ def test_one_text_with_several_pictures_is_several_places(pictures):
     ("name", "content", "line", "fault"),
     [
         ("a.txt", "cat.png;a cat\na dog\n", 2, "'a dog' has no ';'"),
+        ("a.txt", "a" * 400, 1, f"'{'a' * 57}...' has no ';'; with --mode i2v a line is image;prompt"),
         ("a.txt", "cat.png;\n", 1, "'cat.png;' has no prompt"),
         ("a.txt", "\n;a cat\n", 2, "no picture is named"),
         ("a.txt", "cat.png;a cat\ndog.png;a dog\n", 2, "'dog.png': there is no such picture"),
@@ -105,7 +106,7 @@ def test_one_text_with_several_pictures_is_several_places(pictures):
         ("a.csv", "prompt,image\na cat,cat.png\na dog,\n", 3, "no picture is named"),
         ("a.csv", "prompt,picture\na cat,cat.png\n", 1, "no 'image' column among 'prompt', 'picture'"),
         ("a.csv", "image;prompt\ncat.png;a cat\n", 1, "separated by commas"),
-        ("a.txt", f"{'a' * 400};a cat\n", 1, "too long"),
+        ("a.txt", f"{'a' * 400};a cat\n", 1, f"'{'a' * 197}...': cannot be read (File name too long)"),
         ("a.csv", "prompt,image\na cat,dog.png\n", 2, "'dog.png': there is no such picture"),
     ],
 )
@@ -131,11 +132,18 @@ def test_only_a_csv_has_a_header(tmp_path):
         ("a.txt", "", "", "no prompts"),
         ("a.txt", "\ufeff\n \r\n", "", "no prompts"),
         ("a.csv", "prompt,seed\n,\n", "", "no prompts"),
-        ("a.csv", "text,seed\na cat,3\n", "line 1", "no 'prompt' column among 'text', 'seed'"),
+        (
+            "a.csv",
+            "text,seed\na cat,3\n",
+            "line 1",
+            "no 'prompt' column among 'text', 'seed'; columns are prompt, seed",
+        ),
         ("a.csv", "prompt,prompt\na,b\n", "line 1", "'prompt' appears twice"),
         ("a.csv", "prompts,seeds\na cat,3\n", "line 1", "is not known; is it "),
         ("a.csv", "prompt,sed\na cat,3\n", "line 1", "'sed' is not known; is it 'seed'?"),
         ("a.csv", "prompt,seed\na cat,three\n", "line 2", "seed 'three'"),
+        ("a.csv", f"prompt,seed\na cat,{'3' * 99}\n", "line 2", f"seed '{'3' * 57}...' is not a whole number from 0"),
+        ("a.csv", f"prompt,seed\n,{'3' * 99}\n", "line 2", f"',{'3' * 56}...' has no prompt"),
         ("a.csv", "prompt,seed\na cat,-1\n", "line 2", "seed '-1'"),
         ("a.csv", "prompt,seed\na cat,9223372036854775808\n", "line 2", "seed '9223372036854775808'"),
         ("a.csv", "prompt,new_video_length\n\na cat,0\n", "line 3", "new_video_length '0'"),
@@ -187,7 +195,7 @@ def test_folder_names():
 def test_unsafe_experiment_names(name):
     with pytest.raises(ValueError, match=r"^--experiment ") as caught:
         safe_experiment(name)
-    assert repr(name) in str(caught.value)
+    assert repr(name if len(name) < 80 else f"{'a' * 57}...") in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
@@ -300,8 +308,9 @@ def test_prompts_from_words_are_those_of_a_file(pictures, monkeypatch):
 
 
 def test_a_prompt_says_where_it_was_given(tmp_path):
-    (first, second) = read_prompts(write(tmp_path, "a.txt", "a cat\n\na cat\n"))
-    assert (first.where, second.where) == (f"line 1 of {tmp_path / 'a.txt'}", f"line 3 of {tmp_path / 'a.txt'}")
+    file = str(write(tmp_path, "a.txt", "a cat\n\na cat\n"))
+    (first, second) = read_prompts(Path(file))
+    assert (first.where, second.where) == (f"--prompt_file {file!r}, line 1", f"--prompt_file {file!r}, line 3")
     assert [prompt.where for prompt in prompts_from_words(["a", "b"])] == ["--prompt number 1", "--prompt number 2"]
 
 
@@ -309,6 +318,7 @@ def test_a_prompt_says_where_it_was_given(tmp_path):
     ("texts", "images", "with_pictures", "fault"),
     [
         (["a cat", " \n"], [], False, r"--prompt ' \n': is empty"),
+        (["{" + "a" * 99], [], False, f"--prompt '{{{'a' * 56}...': begins with '{{', but is no JSON object"),
         (["{a cat}"], [], False, "--prompt '{a cat}': begins with '{', but is no JSON object"),
         (['{"4": "a cat"}'], [], False, "a schedule of prompts begins with frame 0"),
         (["caf\udce9"], [], False, r"--prompt 'caf\udce9': is not UTF-8"),

@@ -168,7 +168,7 @@ def test_files_without_weights(tmp_path):
         ("model: {params: {}}", "target is None"),
         ("model: [1, 2", "not a YAML file"),
         ("model: ${nowhere}", "not a YAML file"),
-        ("- 1", "a mapping is expected"),
+        ("- 1", "the content is a list, expected a mapping"),
         ("inference: {}", "no section `model:`"),
         ("model: {target: lvdm.models.ddpm3d.LatentDiffusion, params: {strange: 1}}", "strange"),
         ("model: {target: lvdm.models.ddpm3d.LatentDiffusion, params: null}", "missing"),

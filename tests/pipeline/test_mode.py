@@ -74,6 +74,12 @@ def test_a_bad_mode_is_told_what_is_allowed(text, fault):
         assert word in message
 
 
+def test_a_long_mode_is_shortened():
+    for text in ("x" * 500, "t2v_" + "x" * 500):
+        with pytest.raises(ValueError, match=r"^--mode '.{57}\.\.\.': .*'x{57}\.\.\.'; allowed: t2v"):
+            Mode.parse(text)
+
+
 TASK_WORDS = ("t2v", "i2v", "t2v_seed", "t2v_seed_ar", "seed")
 OTHER_WORDS = ("TTqcache", "STqcache", "attn1", "attn2", "weighted", "90", "unilatent", "_")
 WORDS = st.lists(st.sampled_from([*TASK_WORDS, *OTHER_WORDS]))

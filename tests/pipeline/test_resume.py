@@ -215,9 +215,23 @@ def test_settings_without_effect_may_change(tmp_path, small, capfd):
     assert "1 skipped" in capfd.readouterr().out
 
 
-def test_endless_is_for_one_prompt(tmp_path, small, capfd):
-    assert command(*small, "--endless", "-p", prompt_file(tmp_path, RED, BLUE), "--output_dir", tmp_path / "out") == 2
-    assert "--endless" in capfd.readouterr().err
+def test_endless_and_prompt_blend_name_the_prompt_that_does_not_fit(tmp_path, small, capfd):
+    """The error names the entry, and the flag that it comes from."""
+
+    def error_of(*flags):
+        assert command(*small, *flags, "--output_dir", tmp_path / "out") == 2
+        return capfd.readouterr().err
+
+    file = prompt_file(tmp_path, RED, BLUE)
+    second = "is the second of 2 prompts; give only one\n"
+    assert error_of("--endless", "-p", file).endswith(f"one video, and --prompt_file {str(file)!r}, line 2 {second}")
+    assert error_of("--endless", "--prompt", RED, "--prompt", BLUE).endswith(f"--prompt number 2 {second}")
+    table = prompt_file(tmp_path, "prompt,new_video_length", f"{RED},7", name="a.csv")
+    said = f"--endless: has no length, and --prompt_file {str(table)!r}, line 2 says new_video_length 7; leave"
+    assert said in error_of("--endless", "-p", table)
+    schedule = json.dumps({0: RED, 4: BLUE, 9: RED})
+    said = error_of("--prompt_blend", 5, "--prompt", schedule)
+    assert said == "error: --prompt_blend 5: must be at most 4, as --prompt number 1 has a prompt for only 4 frames\n"
 
 
 def test_a_second_signal_ends_the_run_at_once(tmp_path, small):

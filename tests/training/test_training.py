@@ -188,8 +188,10 @@ def test_the_pictures_of_a_clip_are_its_first_frame_and_an_earlier_one():
     [
         ({"stage": "magic"}, "'magic'.*autoencoder"),
         ({"data": {"kind": "dreams"}}, "'dreams'.*shapes"),
-        ({"batch": 3}, "batch"),
-        ({"optimization": {"speed": 1}}, "speed"),
+        ({"batch": 3}, "the file has 'batch', allowed are model_config"),
+        ({"optimization": {"speed": 1}}, "optimization has 'speed', allowed are steps"),
+        ({"objective": 3}, "objective is 3, expected a mapping with"),
+        ({"optimization": {}}, "optimization lacks 'steps'"),
     ],
 )
 def test_an_invalid_training_config_is_an_error_that_names_the_value(tmp_path, change, expected):
@@ -202,7 +204,11 @@ def test_an_invalid_training_config_is_an_error_that_names_the_value(tmp_path, c
 
 @pytest.mark.parametrize(
     ("change", "expected"),
-    [({"whole": 2}, "whole is 2"), ({"emphasis": {"flying": 2}}, "flying"), ({"speed": 4}, "speed")],
+    [
+        ({"whole": 2}, "whole is 2"),
+        ({"emphasis": {"flying": 2}}, "flying"),
+        ({"speed": 4}, "has 'speed', allowed are size"),
+    ],
 )
 def test_an_invalid_data_section_is_an_error_that_names_the_value(change, expected):
     with pytest.raises(ValueError, match=expected):
