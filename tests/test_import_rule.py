@@ -1,6 +1,7 @@
 """The packages of lvdm import only packages below them, and its files and functions are short."""
 
 import ast
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -23,7 +24,11 @@ MAX_FILE, MAX_FUNCTION, MAX_ENTRY_SCRIPT = 300, 50, 90  # lines
 
 
 def imported(file: Path) -> Iterator[str]:
-    """Yield the full names that a file imports: at its top, in functions, and for type checkers."""
+    """Yield the full names that a file imports: at its top, in functions, for type checkers, and by name.
+
+    By name is `import_module("lvdm.io")` or `__import__("lvdm.io")`; the beginning of an f-string counts as well. Names
+    that are computed, as those of the targets in a model's config, are not seen.
+    """
     package = file.relative_to(ROOT).parts[:-1]
     for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
@@ -32,6 +37,9 @@ def imported(file: Path) -> Iterator[str]:
             start = ".".join(package[: len(package) + 1 - node.level]) if node.level else ""
             module = ".".join(filter(None, (start, node.module)))
             yield from (f"{module}.{alias.name}" for alias in node.names)
+        elif isinstance(node, ast.Call) and ast.unparse(node.func).split(".")[-1] in ("import_module", "__import__"):
+            texts = (part for argument in (*node.args, *node.keywords) for part in ast.walk(argument))
+            yield from (part.value for part in texts if isinstance(part, ast.Constant) and isinstance(part.value, str))
 
 
 def test_packages_import_only_packages_below_them():
@@ -45,6 +53,16 @@ def test_packages_import_only_packages_below_them():
             if (top.startswith("lvdm") and top not in below) or top in ("scripts", "tests", "videocrafter_main"):
                 wrong.append(f"{file.relative_to(ROOT)} imports {name}")
     assert wrong == []
+
+
+def test_imports_by_name_are_seen(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys.modules[__name__], "ROOT", tmp_path)
+    (tmp_path / "file.py").write_text(
+        'importlib.import_module("lvdm.cli.command")\nimport_module(name="lvdm.web")\n__import__("scripts.train")\n'
+        'import_module(f"lvdm.pipeline.{name}")\nimport_module(module)\nprint("lvdm.cli")\n'
+    )
+    seen = ["lvdm.cli.command", "lvdm.web", "scripts.train", "lvdm.pipeline."]
+    assert list(imported(tmp_path / "file.py")) == seen
 
 
 def test_every_package_has_a_layer():
