@@ -1,5 +1,6 @@
 """Every setting is declared once, and says what it affects."""
 
+import ast
 from dataclasses import field, fields, make_dataclass, replace
 
 import pytest
@@ -69,6 +70,21 @@ def test_a_setting_that_does_not_say_what_it_affects_is_an_error():
     for bare in (field(default=1), field(default=1, metadata={"help": "a number"})):
         with pytest.raises(TypeError, match=r"Options\.new: say what it affects"):
             settings_of(make_dataclass("Options", [("new", int, bare)]))
+
+
+def attributes_read(tree):
+    """The names of all attributes below `tree` that are read, such as `seed` for `options.seed`."""
+    return {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Load)}
+
+
+def test_every_setting_is_read():
+    """A flag that nothing reads does nothing. Of options.py only the properties count, not what declarations read."""
+    declarations = ROOT / "lvdm/pipeline/options.py"
+    files = [*(ROOT / "lvdm").rglob("*.py"), *(ROOT / "scripts").glob("*.py"), ROOT / "videocrafter_main.py"]
+    trees = [ast.parse(file.read_text(encoding="utf-8")) for file in files if file != declarations]
+    options = ast.parse(declarations.read_text(encoding="utf-8"))
+    trees += [node for node in ast.walk(options) if isinstance(node, ast.FunctionDef)]
+    assert settings_of(Options).keys() - set().union(*map(attributes_read, trees)) == set()
 
 
 def test_parser_and_identity_name_no_setting():
