@@ -11,6 +11,7 @@ from lvdm.training.autoencoder import ReconstructionLoss
 from lvdm.training.diffusion import Objective
 from lvdm.training.levels import LevelShares
 from lvdm.training.optimization import Optimization
+from lvdm.training.trainable import Trainable, check_trainable
 
 STAGES = ("autoencoder", "diffusion", "distillation")
 DATA_KINDS = ("shapes", "journeys", "videos")
@@ -43,6 +44,8 @@ class Training:
         init_from: a checkpoint to start from; None for random weights.
         clips, frames: the sizes of the batch of clips and the batch of frames in one step. Either may be 0. Only
             diffusion trains on clips.
+        trainable: which weights learn: "all", "temporal" (the temporal layers alone), or a list of patterns of their
+            names. Other stages than diffusion have a choice of their own.
         ema_decay: decay of the moving average of the weights, per step.
         save_every, sample_every: steps between two checkpoints, and between two sample sheets.
         sample_captions: what sample sheets show; if it is empty, or the model takes images, they show the first items
@@ -60,6 +63,7 @@ class Training:
     reconstruction: ReconstructionLoss = field(default_factory=ReconstructionLoss)
     objective: Objective = field(default_factory=Objective)
     hardware: Hardware = field(default_factory=Hardware)
+    trainable: Trainable = "all"
     ema_decay: float = 0.999
     seed: int = 0
     save_every: int = 250
@@ -75,6 +79,11 @@ class Training:
         if self.frames <= 0 and (self.clips <= 0 or self.stage != "diffusion"):
             allowed = "clips or frames" if self.stage == "diffusion" else "frames"
             raise ValueError(f"clips is {self.clips} and frames is {self.frames}: {allowed} must be at least 1")
+        check_trainable(self.trainable)
+        if self.trainable != "all" and self.stage != "diffusion":
+            raise ValueError(f"trainable is {self.trainable!r}, but stage {self.stage!r} has a choice of its own")
+        if self.trainable == "temporal" and self.clips <= 0:
+            raise ValueError("trainable is 'temporal', but without clips the temporal layers are left out")
 
     @classmethod
     def from_yaml(cls, path: str | Path) -> "Training":

@@ -26,6 +26,7 @@ from lvdm.training.diffusion import DiffusionTraining
 from lvdm.training.distillation import DistillationTraining
 from lvdm.training.growth import grown_weights
 from lvdm.training.latents import LatentClips, encode_clips, latent_deviation
+from lvdm.training.trainable import freeze_all_but
 
 AUTOENCODER = "first_stage_model."  # how the names of its weights begin
 DATASETS = {"shapes": ShapeClips, "journeys": JourneyClips, "videos": VideoFolder}
@@ -124,6 +125,7 @@ def set_up_diffusion(model: LatentDiffusion, data: Dataset, training: Training) 
     encoded = encoded_data(model, data, training)
     print(f"standard deviation of the latents: {latent_deviation(encoded):.4f} (scale_factor should make it 1)")
     module = DiffusionTraining(model, optimization=training.optimization, objective=training.objective)
+    freeze_all_but(model, training.trainable)
     sizes = {"clips": training.clips, "frames": training.frames}
     batches = {name: batches_of(encoded, size, training) for name, size in sizes.items() if size}
     channels, length, height, width = encoded.latents.shape[1:]

@@ -1,6 +1,7 @@
 """Every stage of training runs and resumes on a model of a few thousand weights, and starts from the one before."""
 
 import csv
+import re
 import subprocess
 import sys
 from itertools import pairwise
@@ -11,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from helpers import ROOT, load_script, tiny_config
+from helpers import ROOT, load_script, tiny_config, with_golden_weights
 from torch.utils.data import default_collate
 
 from lvdm.data.captions import HELD_OUT_SCENES, SCENES, TRAINING_SCENES, Scene
@@ -26,6 +27,7 @@ from lvdm.training.diffusion import contrast, without_temporal_layers
 from lvdm.training.distillation import DistillationTraining
 from lvdm.training.optimization import Optimization
 from lvdm.training.run import read_dataset, start_from
+from lvdm.training.trainable import freeze_all_but
 
 
 def write_configs(folder: Path) -> Path:
@@ -131,6 +133,42 @@ def test_every_stage_trains_resumes_and_starts_from_the_one_before(tmp_path, tra
     assert all(torch.equal(before[name], after[name]) for name in before)
 
 
+@pytest.mark.parametrize("trainable", ["temporal", ["*.time_embed.*", "cond_stage_model.*ln_final.bias"]])
+def test_only_the_chosen_weights_learn(tmp_path, train, trainable):
+    write_configs(tmp_path)
+    model = with_golden_weights(instantiate_from_config(read_config(tmp_path / "model.yaml")["model"]), "")
+    save_half(model, tmp_path / "frames" / "model.ckpt")
+    config = yaml.safe_load((tmp_path / "clips.yaml").read_text()) | {"trainable": trainable}
+    (tmp_path / "some.yaml").write_text(yaml.safe_dump(config))
+    train(tmp_path / "some.yaml")
+    before, after = (read_state_dict(tmp_path / name / "model.ckpt") for name in ("frames", "clips"))
+    last = torch.load(tmp_path / "clips" / "last.ckpt", weights_only=False)
+    assert set(before) == set(after) == {name.removeprefix("model.") for name in last["state_dict"]}
+    temporal = re.compile(
+        r"temopral_conv|init_attn|put_blocks\.\d\.2\.|middle_block\.2\."
+    )  # by their places in the tiny U-Net
+    others = re.compile(r"\.time_embed\.|^cond_stage_model.*ln_final\.bias")
+    chosen = {name for name in before if (temporal if trainable == "temporal" else others).search(name)}
+    assert {name for name in before if not torch.equal(before[name], after[name])} == chosen
+    (optimizer,) = last["optimizer_states"]
+    assert len(optimizer["param_groups"][0]["params"]) == len(chosen)
+
+
+def test_frozen_weights_get_no_gradient_and_unmatched_patterns_are_named():
+    model = instantiate_from_config(tiny_config("t2v")["model"])
+    model.first_stage_model.requires_grad_(False)
+    freeze_all_but(model, ["*.attn2.*", "cond_stage_model.*"])
+    learning = {name for name, weight in model.named_parameters() if weight.requires_grad}
+    assert learning == {
+        name for name, _ in model.named_parameters() if ".attn2." in name or name.startswith("cond_stage_model.")
+    }
+    for patterns in (["cond_stage_model.*", "*.attn3.*"], ["*.attn3.*"], ["first_stage_model.*"]):
+        with pytest.raises(ValueError, match=re.escape(f"trainable has {patterns[-1]!r}, which matches none")):
+            freeze_all_but(model, patterns)
+    with pytest.raises(ValueError, match="the model has no temporal layers"):
+        freeze_all_but(model.first_stage_model.requires_grad_(True), "temporal")
+
+
 def test_an_image_to_video_model_starts_from_a_text_to_video_model(tmp_path, train):
     write_configs(tmp_path)
     text_model = instantiate_from_config(read_config(tmp_path / "model.yaml")["model"])
@@ -192,6 +230,10 @@ def test_the_pictures_of_a_clip_are_its_first_frame_and_an_earlier_one():
         ({"optimization": {"speed": 1}}, "optimization has 'speed', allowed are steps"),
         ({"objective": 3}, "objective is 3, expected a mapping with"),
         ({"optimization": {}}, "optimization lacks 'steps'"),
+        ({"trainable": "spatial"}, "trainable is 'spatial', allowed are 'all', 'temporal' or a list"),
+        ({"trainable": []}, r"trainable is \[\], allowed are"),
+        ({"trainable": "temporal", "clips": 0}, "trainable is 'temporal', but without clips"),
+        ({"trainable": ["*"], "stage": "autoencoder"}, "trainable is .*, but stage 'autoencoder' has"),
     ],
 )
 def test_an_invalid_training_config_is_an_error_that_names_the_value(tmp_path, change, expected):
