@@ -41,6 +41,7 @@ from videocrafter_main import make_videos
 
 
 def read_arguments(words: Sequence[str] | None) -> argparse.Namespace:
+    """Read the flags, from `words` or else from the command line."""
     parser = Parser(__doc__)
     parser.add_argument(
         "ablation", type=Path, metavar="ABLATION", help="a YAML file such as configs/ablations/fifo.yaml"
@@ -123,6 +124,7 @@ def ablate(args: argparse.Namespace) -> int:
 
 @says_errors
 def main(words: Sequence[str] | None = None) -> int:
+    """Make and measure the videos; return 1 if some failed."""
     args = read_arguments(words)
     keep_freed_memory()
     failed = ablate(args)

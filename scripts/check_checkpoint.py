@@ -18,6 +18,7 @@ from lvdm.runtime.progress import print_above
 
 @says_errors
 def main() -> int:
+    """Say what the checkpoint fits; return 1 if it does not fit."""
     parser = Parser(__doc__)
     parser.add_argument("ckpt_path", metavar="CKPT", help="the checkpoint")
     parser.add_argument("--config", metavar="FILE", help="an inference YAML (default: find the shipped one that fits)")

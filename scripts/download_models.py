@@ -21,6 +21,7 @@ from lvdm.runtime.errors import one_line
 
 @says_errors
 def main() -> int:
+    """Download the model, unless it is there already."""
     parser = Parser(__doc__)
     parser.add_argument("name", choices=PUBLISHED, help="the model")
     arguments = parser.parse_args()

@@ -29,6 +29,7 @@ from lvdm.evaluation.sources import find_sources
 
 
 def read_arguments() -> argparse.Namespace:
+    """Read the flags of the command line."""
     parser = Parser(__doc__)
     parser.add_argument("results", nargs="+", type=Path, metavar="RESULTS", help="videos, or folders of them")
     parser.add_argument("--output", type=Path, metavar="DIR", help="write tables, plots and measurements there")
@@ -89,6 +90,7 @@ def evaluate(args: argparse.Namespace) -> Report:
 
 @says_errors
 def main() -> int:
+    """Measure the videos and print the table; return 1 if some could not be measured."""
     args = read_arguments()
     try:
         report = evaluate(args)

@@ -35,6 +35,7 @@ def print_readings(readings: Readings) -> None:
 
 @says_errors
 def main() -> int:
+    """Do the one of three things that the flags ask for."""
     parser = Parser(__doc__)
     parser.add_argument(
         "results", nargs="*", type=Path, metavar="RESULTS", help="results folders of videocrafter_main.py"

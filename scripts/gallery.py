@@ -57,6 +57,7 @@ def write_gallery(args: argparse.Namespace, scratch: Path) -> str:
 
 @says_errors
 def main(arguments: Sequence[str] | None = None) -> int:
+    """Write the page and say where it is."""
     parser = Parser(__doc__)
     parser.add_argument(
         "results", nargs="+", type=Path, metavar="RESULTS", help="results folders of videocrafter_main.py"

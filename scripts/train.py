@@ -26,6 +26,7 @@ from lvdm.training.run import train
 
 @says_errors
 def main() -> int:
+    """Train as the config and the flags say."""
     parser = Parser(__doc__)
     parser.add_argument("--config", required=True, metavar="FILE", help="a file of configs/train/")
     parser.add_argument("--steps", type=int, metavar="N", help="number of steps (default: the config's)")

@@ -41,6 +41,7 @@ class Parser(argparse.ArgumentParser):
         )
 
     def error(self, message: str) -> NoReturn:
+        """Raise a ValueError, where argparse would print the usage and exit."""
         raise ValueError(one_line(message))
 
 

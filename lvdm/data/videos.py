@@ -37,6 +37,7 @@ class VideoFolder(Dataset):
 
     @cached_property
     def files(self) -> list[Path]:
+        """Find the video files, in the order of their paths."""
         folder = Path(self.folder)
         files = sorted(file for file in folder.rglob("*") if file.suffix.lower() in VIDEO_SUFFIXES)
         if not files:

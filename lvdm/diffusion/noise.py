@@ -38,6 +38,7 @@ class KeyedNoise:
     device: torch.device
 
     def draw(self, purpose: str, frames: Sequence[int], levels: Sequence[int]) -> Tensor:
+        """Return one Gaussian for each (frame, level), (1, C, len(frames), h, w)."""
         drawn = [self._frame(purpose, frame, level) for frame, level in zip(frames, levels, strict=True)]
         return torch.stack(drawn, dim=1)[None].to(self.device, non_blocking=True)
 

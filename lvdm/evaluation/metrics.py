@@ -44,6 +44,7 @@ class View:
 
     @cached_property
     def tiles(self) -> Tiles:
+        """Return the luma in tiles, as the measurement of motion takes it."""
         return tiles_of(self.luma)
 
 
@@ -126,10 +127,12 @@ def temporal_flickering(first: View, before: View, now: View) -> float:
 
 
 def movement(first: View, before: View, now: View) -> float:
+    """Return the motion from one frame to the next, in pixels."""
     return motion(before.tiles, now.tiles)
 
 
 def brightness(first: View, before: View | None, now: View) -> float:
+    """Return the mean of luma, 0-255."""
     return float(now.luma.mean())
 
 

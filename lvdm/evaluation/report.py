@@ -62,6 +62,7 @@ class Report:
 
     @property
     def experiments(self) -> list[str]:
+        """Return the names of the experiments, in the order of their first videos."""
         return list(dict.fromkeys(source.experiment for source, _ in self.videos))
 
     @cached_property

@@ -25,6 +25,7 @@ class Result:
 
     @property
     def experiment(self) -> str:
+        """Return the name of the experiment, which is that of the folder."""
         return self.folder.name
 
     @property
@@ -34,6 +35,7 @@ class Result:
 
     @property
     def prompt(self) -> str:
+        """Return the text of the prompt."""
         return self.record["prompt"]
 
     @property

@@ -111,6 +111,7 @@ def is_safetensors(path: Path) -> bool:
 
 
 def read_safetensors(path: Path) -> dict[str, Tensor]:
+    """Return the tensors of a safetensors file by name, memory-mapped; ValueError if it cannot be read."""
     try:
         return safetensors.torch.load_file(path)
     except (SafetensorError, OSError) as error:
@@ -120,6 +121,7 @@ def read_safetensors(path: Path) -> dict[str, Tensor]:
 
 
 def read_torch(path: Path) -> Any:
+    """Return the content of a PyTorch file, on the CPU; ValueError if it is damaged or would run code."""
     try:
         with torch.serialization.safe_globals(HARMLESS), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # remarks on unusual pickles; what cannot be read is an error below
@@ -144,6 +146,7 @@ def read_torch(path: Path) -> Any:
 
 
 def missing_file_message(path: Path) -> str:
+    """Say that there is no checkpoint at `path`, and where a published one can be had."""
     for name, model in PUBLISHED.items():
         if path.parts[-2:] == Path(model.path).parts[-2:]:
             return (
@@ -168,6 +171,7 @@ class Differences:
 
     @classmethod
     def between(cls, expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> "Differences":
+        """Compare the tensors that a model expects with those that were found, by name and shape."""
         reshaped = [
             f"{name} (file {list(found[name].shape)}, model {list(tensor.shape)})"
             for name, tensor in expected.items()

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
-from lvdm.modules.layers import GroupNorm, zero_module
+from lvdm.modules.layers import FeedForward, GroupNorm, zero_module
 
 TEXT_TOKENS = 77  # text tokens at the beginning of the context; any further tokens are image tokens
 LONGEST_BATCH = 2**16 - 1  # CUDA's limit for the y and z size of a grid, where attention kernels put the batch
@@ -84,6 +84,7 @@ class CrossAttention(nn.Module):
         self.query_tap: Callable[[Tensor], Tensor] | None = None
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+        """Return the tokens (N, L, C) that x (N, L, C) becomes by attending to context (N, M, D), or to itself."""
         q = self.to_q(x)  # (N, L, heads D_head)
         if self.query_tap is not None:
             q = self.query_tap(q)
@@ -98,6 +99,7 @@ class CrossAttention(nn.Module):
         return self.to_out(rearrange(out, "n heads l d -> n l (heads d)"))
 
     def split_heads(self, tokens: Tensor) -> Tensor:
+        """Reshape tokens (N, L, heads D_head) to (N, heads, L, D_head)."""
         return rearrange(tokens, "n l (heads d) -> n heads l d", heads=self.heads)
 
     def attend_relative(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
@@ -110,30 +112,6 @@ class CrossAttention(nn.Module):
         logits = q @ k.mT + torch.einsum("nhid,ijd->nhij", q, to_k)
         weights = logits.softmax(-1, dtype=torch.float32).to(q.dtype)
         return weights @ v + torch.einsum("nhij,ijd->nhid", weights, to_v)
-
-
-class GEGLU(nn.Module):
-    """Compute value * gelu(gate), where value and gate are linear in x (Shazeer 2020)."""
-
-    def __init__(self, dim_in: int, dim_out: int):
-        super().__init__()
-        self.proj = nn.Linear(dim_in, 2 * dim_out)
-
-    def forward(self, x: Tensor) -> Tensor:
-        # Two products instead of one that is split afterwards: element-wise kernels are faster on contiguous tensors.
-        (value_weight, gate_weight), (value_bias, gate_bias) = self.proj.weight.chunk(2), self.proj.bias.chunk(2)
-        return F.linear(x, value_weight, value_bias) * F.gelu(F.linear(x, gate_weight, gate_bias))
-
-
-class FeedForward(nn.Module):
-    """Apply a GEGLU of `mult` times the width, then a linear layer, to each token."""
-
-    def __init__(self, dim: int, *, mult: int = 4, dropout: float = 0.0):
-        super().__init__()
-        self.net = nn.Sequential(GEGLU(dim, dim * mult), nn.Dropout(dropout), nn.Linear(dim * mult, dim))
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.net(x)
 
 
 class BasicTransformerBlock(nn.Module):
@@ -164,11 +142,13 @@ class BasicTransformerBlock(nn.Module):
         self.norm3 = nn.LayerNorm(dim)
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+        """Return tokens of the shape of x: (B T, L, C) with a context (B, T or 1, M, D), or (B H W, T, C)."""
         x = x + self.attn1(self.norm1(x))
         x = x + self.attend_to_context(self.norm2(x), context)
         return x + self.ff(self.norm3(x))
 
     def attend_to_context(self, x: Tensor, context: Tensor | None) -> Tensor:
+        """Return attn2 of x (B T, L, C) to the context (B, T or 1, M, D); without a context, to x itself."""
         if context is None:
             return self.attn2(x)
         # Frames that share a context become one long row of queries, so that its keys are computed once.

@@ -1,4 +1,4 @@
-"""Layers that several networks share: embeddings, norms, upsampling."""
+"""The simple layers that networks are made of: embeddings, norms, upsampling, temporal convolution, feed-forward."""
 
 import math
 
@@ -41,6 +41,7 @@ class GroupNorm(nn.GroupNorm):
     """
 
     def forward(self, x: Tensor) -> Tensor:
+        """Return x (N, C, ...), normed over the channels of each group and all positions."""
         pixels = math.prod(x.shape[2:])
         if x.device.type != "cpu" or pixels > SMALL_PICTURE or self.num_channels >= WIDE_GROUP * self.num_groups:
             return super().forward(x)
@@ -66,4 +67,42 @@ class Upsample(nn.Module):
         self.conv = nn.Conv2d(channels, channels, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Return (N, C, 2 H, 2 W) for x (N, C, H, W)."""
         return self.conv(F.interpolate(x, scale_factor=2.0, mode="nearest"))
+
+
+class TemporalConv(nn.Conv3d):
+    """Apply a (3, 1, 1) convolution to x (B, C, T, H W), as a 2D one: the same sums with a faster kernel."""
+
+    def __init__(self, channels: int):
+        super().__init__(channels, channels, (3, 1, 1), padding=(1, 0, 0))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return (B, C, T, H W) for x (B, C, T, H W)."""
+        return F.conv2d(x, self.weight[..., 0], self.bias, padding=(1, 0))
+
+
+class GEGLU(nn.Module):
+    """Compute value * gelu(gate), where value and gate are linear in x (Shazeer 2020)."""
+
+    def __init__(self, dim_in: int, dim_out: int):
+        super().__init__()
+        self.proj = nn.Linear(dim_in, 2 * dim_out)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return (..., dim_out) for x (..., dim_in)."""
+        # Two products instead of one that is split afterwards: element-wise kernels are faster on contiguous tensors.
+        (value_weight, gate_weight), (value_bias, gate_bias) = self.proj.weight.chunk(2), self.proj.bias.chunk(2)
+        return F.linear(x, value_weight, value_bias) * F.gelu(F.linear(x, gate_weight, gate_bias))
+
+
+class FeedForward(nn.Module):
+    """Apply a GEGLU of `mult` times the width, then a linear layer, to each token."""
+
+    def __init__(self, dim: int, *, mult: int = 4, dropout: float = 0.0):
+        super().__init__()
+        self.net = nn.Sequential(GEGLU(dim, dim * mult), nn.Dropout(dropout), nn.Linear(dim * mult, dim))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return tokens (..., D) for tokens (..., D)."""
+        return self.net(x)

@@ -48,6 +48,7 @@ class AutoencoderTraining(LightningModule):
         return error.mean() + self.loss.kl * kl
 
     def configure_optimizers(self) -> dict:
+        """Return the optimizer of the autoencoder's weights and its schedule, for Lightning."""
         return warmup_cosine(self.first_stage_model.parameters(), self.optimization)
 
     @torch.no_grad()

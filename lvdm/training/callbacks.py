@@ -22,6 +22,7 @@ class SampleSheets(Callback):
         self.every = every
 
     def on_train_batch_end(self, trainer: pl.Trainer, module: pl.LightningModule, *_: object) -> None:
+        """Write a sheet if it is due, on the first process."""
         if not trainer.is_global_zero or trainer.global_step % self.every:
             return
         module.eval()
@@ -38,6 +39,7 @@ class RankSeed(Callback):
         self.seed = seed
 
     def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        """Seed by process and by the step that the training begins with."""
         torch.manual_seed(self.seed + 100_003 * trainer.global_rank + trainer.global_step)
 
 
@@ -45,6 +47,7 @@ class TrainingProgress(Callback):
     """Show steps, remaining time and the logged losses on stderr: a bar, or lines where stderr is not a terminal."""
 
     def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        """Show the bar, from the step that the training begins with."""
         self.bar = progress_bar(
             desc="training",
             total=trainer.max_steps,
@@ -55,13 +58,16 @@ class TrainingProgress(Callback):
         )
 
     def on_train_batch_end(self, trainer: pl.Trainer, module: pl.LightningModule, *_: object) -> None:
+        """Count a step, and show the losses that the module logged."""
         losses = {name: float(value) for name, value in trainer.progress_bar_metrics.items()}
         self.bar.set_postfix(losses, refresh=False)
         self.bar.update()
 
     def on_train_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        """Close the bar."""
         self.bar.close()
 
     def on_exception(self, trainer: pl.Trainer, module: pl.LightningModule, exception: BaseException) -> None:
+        """Close the bar, if there is one, so that the error stands below it."""
         if hasattr(self, "bar"):
             self.bar.close()

@@ -27,6 +27,7 @@ class Hardware:
 
     @property
     def strategy(self) -> str:
+        """Return how devices share the training, in Lightning's words."""
         # Some weights never get a gradient: the text tower's last layer, temporal layers while frames are trained.
         return "ddp_find_unused_parameters_true" if self.devices > 1 else "auto"
 

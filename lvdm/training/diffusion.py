@@ -128,6 +128,7 @@ class DiffusionTraining(LightningModule):
         return torch.cat(rows, dim=1)
 
     def configure_optimizers(self) -> dict:
+        """Return the optimizer of the weights that are trained and its schedule, for Lightning."""
         trained = [weight for weight in self.parameters() if weight.requires_grad]
         return warmup_cosine(trained, self.optimization)
 

@@ -24,6 +24,7 @@ class PerceiverAttention(nn.Module):
         self.to_out = nn.Linear(inner_dim, dim, bias=False)
 
     def forward(self, queries: Tensor, tokens: Tensor) -> Tensor:
+        """Return what the queries (N, Q, D) gather from the tokens (N, L, D): (N, Q, D)."""
         tokens, queries = self.norm1(tokens), self.norm2(queries)
         k, v = self.to_kv(torch.cat([tokens, queries], dim=1)).chunk(2, dim=-1)  # (N, L + Q, heads D_head) each
         q, k, v = (rearrange(x, "n l (heads d) -> n heads l d", heads=self.heads) for x in (self.to_q(queries), k, v))
@@ -56,6 +57,7 @@ class Resampler(nn.Module):
         )
 
     def forward(self, tokens: Tensor) -> Tensor:
+        """Return (N, num_queries, output_dim) for image tokens (N, L, embedding_dim)."""
         tokens = self.proj_in(tokens)  # (N, L, D)
         queries = self.latents.expand(len(tokens), -1, -1)  # (N, Q, D)
         for attention, ff in self.layers:
@@ -65,6 +67,7 @@ class Resampler(nn.Module):
 
 
 def feed_forward(dim: int, *, mult: int) -> nn.Sequential:
+    """Return a norm and two linear layers with a GELU between them, for tokens (N, L, D)."""
     return nn.Sequential(
         nn.LayerNorm(dim), nn.Linear(dim, dim * mult, bias=False), nn.GELU(), nn.Linear(dim * mult, dim, bias=False)
     )

@@ -36,9 +36,11 @@ class AutoencoderShape:
         return [self.ch * multiplier for multiplier in self.ch_mult]
 
     def has_attention(self, level: int) -> bool:
+        """Return whether the blocks of a level are followed by attention; level 0 is the finest."""
         return self.resolution // 2**level in self.attn_resolutions
 
     def norm(self, channels: int) -> nn.GroupNorm:
+        """Return a group norm for feature maps (B, C, H, W) with C = `channels`."""
         return nn.GroupNorm(self.norm_num_groups, channels, eps=1e-6)
 
 
@@ -58,6 +60,7 @@ class ResnetBlock(nn.Module):
             self.nin_shortcut = nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
+        """Return (B, out_channels, H, W) for x (B, in_channels, H, W)."""
         h = self.conv1(F.silu(self.norm1(x)))
         h = self.conv2(self.dropout(F.silu(self.norm2(h))))
         return self.nin_shortcut(x) + h
@@ -75,6 +78,7 @@ class AttnBlock(nn.Module):
         self.proj_out = nn.Conv2d(channels, channels, 1)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Return x (B, C, H, W) plus the residual."""
         h = self.norm(x)
         q, k, v = (conv(h).flatten(2).mT.unsqueeze(1) for conv in (self.q, self.k, self.v))  # (B, 1, H W, C)
         out = attend(q, k, v).squeeze(1).mT.reshape(x.shape)  # (B, C, H, W)
@@ -89,6 +93,7 @@ class Downsample(nn.Module):
         self.conv = nn.Conv2d(channels, channels, 3, stride=2)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Return (B, C, H/2, W/2) for x (B, C, H, W)."""
         return self.conv(F.pad(x, (0, 1, 0, 1)))
 
 
@@ -102,6 +107,7 @@ class Middle(nn.Module):
         self.block_2 = ResnetBlock(channels, channels, shape=shape)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Return (B, C, H, W) for x (B, C, H, W)."""
         return self.block_2(self.attn_1(self.block_1(x)))
 
 
@@ -118,6 +124,7 @@ class Level(nn.Module):
                 self.attn.append(AttnBlock(out_channels, shape=shape))
 
     def run_blocks(self, x: Tensor) -> Tensor:
+        """Return (B, out_channels, H, W) for x (B, in_channels, H, W); the size changes elsewhere."""
         attentions = self.attn or [nn.Identity()] * len(self.block)
         for block, attention in zip(self.block, attentions, strict=True):
             x = attention(block(x))
@@ -142,6 +149,7 @@ class Encoder(nn.Module):
         self.conv_out = nn.Conv2d(widths[-1], shape.z_channels * (2 if shape.double_z else 1), 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Return the moments (B, 2 z_channels, H/8, W/8) of pictures x (B, 3, H, W)."""
         h = self.conv_in(x)  # (B, ch, H, W)
         for level, down in enumerate(self.down):
             h = down.run_blocks(h)
@@ -169,6 +177,7 @@ class Decoder(nn.Module):
         self.conv_out = nn.Conv2d(widths[0], shape.out_ch, 3, padding=1)
 
     def forward(self, z: Tensor) -> Tensor:
+        """Return the pictures (B, 3, 8 h, 8 w) of latents z (B, z_channels, h, w)."""
         h = self.mid(self.conv_in(z))  # (B, C, h, w)
         for level in reversed(range(len(self.up))):
             h = self.up[level].run_blocks(h)

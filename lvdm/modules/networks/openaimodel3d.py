@@ -3,22 +3,11 @@
 from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
 from lvdm.modules.attention import SpatialTransformer, TemporalTransformer
-from lvdm.modules.layers import GroupNorm, Upsample, sinusoid, zero_module
-
-
-class TemporalConv(nn.Conv3d):
-    """Apply a (3, 1, 1) convolution to x (B, C, T, H W), as a 2D one: the same sums with a faster kernel."""
-
-    def __init__(self, channels: int):
-        super().__init__(channels, channels, (3, 1, 1), padding=(1, 0, 0))
-
-    def forward(self, x: Tensor) -> Tensor:
-        return F.conv2d(x, self.weight[..., 0], self.bias, padding=(1, 0))
+from lvdm.modules.layers import GroupNorm, TemporalConv, Upsample, sinusoid, zero_module
 
 
 class TemporalConvBlock(nn.Module):
@@ -77,6 +66,7 @@ class ResBlock(nn.Module):
         )
 
     def forward(self, x: Tensor, emb: Tensor) -> Tensor:
+        """Return (B T, out_channels, H, W) for x (B T, channels, H, W) and the embeddings emb (B', T, E)."""
         h = self.in_layers(x)
         h = h + copied(self.emb_layers(emb.flatten(0, 1)), rows=len(h))[:, :, None, None]
         h = self.skip_connection(x) + self.out_layers(h)
@@ -91,6 +81,7 @@ class Downsample(nn.Module):
         self.op = nn.Conv2d(channels, channels, 3, stride=2, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Return (N, C, H/2, W/2) for x (N, C, H, W)."""
         return self.op(x)
 
 
@@ -101,6 +92,7 @@ class TimestepEmbedSequential(nn.Sequential):
     """
 
     def forward(self, x: Tensor, emb: Tensor, context: Tensor) -> Tensor:
+        """Return features (B T, C', H', W') for x (B T, C, H, W), emb (B', T, E) and context (B, T or 1, M, D)."""
         frames = emb.shape[1]
         for layer in self:
             if isinstance(layer, ResBlock):

@@ -116,6 +116,7 @@ def relative_url(file: Path, folder: Path) -> str:
 
 
 def data_url(file: Path) -> str:
+    """Return an MP4 as a URL that contains it."""
     return f"data:video/mp4;base64,{base64.b64encode(file.read_bytes()).decode()}"
 
 
