@@ -47,6 +47,7 @@ class Training:
             diffusion trains on clips.
         trainable: which weights learn: "all", "temporal" (the temporal layers alone), or a list of patterns of their
             names. Other stages than diffusion have a choice of their own.
+        window: frames of the stretches of clips that the U-Net is trained on; None for whole clips.
         ema_decay: decay of the moving average of the weights, per step.
         save_every, sample_every: steps between two checkpoints, and between two sample sheets.
         sample_captions: what sample sheets show; if it is empty, or the model takes images, they show the first items
@@ -65,6 +66,7 @@ class Training:
     objective: Objective = field(default_factory=Objective)
     hardware: Hardware = field(default_factory=Hardware)
     trainable: Trainable = "all"
+    window: int | None = None
     ema_decay: float = 0.999
     seed: int = 0
     save_every: int = 250

@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import torch
+import torch.nn.functional as F
 from pytorch_lightning import LightningModule
 from torch import Tensor, nn
 
@@ -57,7 +58,7 @@ class DiffusionTraining(LightningModule):
         self.model.first_stage_model.requires_grad_(False)
 
     def training_step(self, batch: dict, index: int) -> Tensor:
-        """Return the loss of a batch: "clips", "frames" or both, as items of lvdm.training.latents.LatentClips."""
+        """Return the loss of a batch: "clips", "frames" or both, as items of LatentClips."""
         losses = {}
         if "frames" in batch:
             frames = some_frames(batch["frames"], self.objective.frames)
@@ -87,20 +88,26 @@ class DiffusionTraining(LightningModule):
         return error.mean((1, 3, 4))[levels.noisy.to(self.device)].mean()
 
     def context(self, batch: dict, own_picture: Tensor) -> Tensor:
-        """Return the context (B, 1, L, D) of captions and pictures, some of them left out for guidance.
+        """Return the context (B, T or 1, L, D) of captions and pictures, some of them left out for guidance.
 
+        It is one for the whole clip unless the caption changes in a clip of the batch.
         A clip has several pictures to begin from. Where `own_picture` (B,) is set, it gets the first, which is its own
         first frame. The others get the last, an earlier frame.
         """
-        captions = batch["caption"]
-        kept = torch.rand(len(captions)) >= self.objective.caption_dropout
-        texts = [caption if keep else "" for caption, keep in zip(captions, kept.tolist(), strict=True)]
-        context = self.model.encode_text(texts)
+        kept = (torch.rand(len(batch["caption"])) >= self.objective.caption_dropout).tolist()
+
+        def of_captions(captions: list[str]) -> Tensor:
+            return self.model.encode_text([text if keep else "" for text, keep in zip(captions, kept, strict=True)])
+
+        context, changed = of_captions(batch["caption"]), batch["changed"]
+        if not changed.all():
+            context = torch.where(changed[:, :, None, None], context, of_captions(batch["caption_before"]))
         if not self.model.takes_pictures:
             return context
         pictures = torch.where(own_picture[:, None, None, None], batch["pictures"][:, 0], batch["pictures"][:, -1])
-        kept = torch.rand(len(captions), 1, 1, 1, device=self.device) >= self.objective.picture_dropout
-        return torch.cat([context, self.model.encode_pictures(pictures * kept)], dim=2)
+        shown = torch.rand(len(pictures), 1, 1, 1, device=self.device) >= self.objective.picture_dropout
+        tokens = self.model.encode_pictures(pictures * shown)
+        return torch.cat([context, tokens.expand(-1, context.shape[1], -1, -1)], dim=2)
 
     @torch.no_grad()
     def sample_sheet(
@@ -110,7 +117,7 @@ class DiffusionTraining(LightningModule):
 
         Args:
             shape: (C, T, h, w) of a clip's latents.
-            pictures: (N, 3, H, W) in [-1, 1], that the clips begin from; each stands in front of its clip.
+            pictures: (N, 3, H', W') in [-1, 1], that the clips begin from; each stands in front of its clip.
             steps: of DDIM.
         """
         model = self.model
@@ -123,8 +130,11 @@ class DiffusionTraining(LightningModule):
             noise = KeyedNoise(index, caption, 0, (shape[0], *shape[2:]), self.device)
             denoise = GuidedDenoiser(model.unet, conditioning, scale=SAMPLE_GUIDANCE)
             *_, clip = sample_clip(denoise, schedule, frames=shape[1], noise=noise)
-            frames = list(model.decode(clip[0].transpose(0, 1)))
-            rows.append(torch.cat(frames if pictures is None else [pictures[index], *frames], dim=2))
+            frames = model.decode(clip[0].transpose(0, 1))  # (T, 3, H, W)
+            if pictures is not None:
+                picture = F.interpolate(pictures[index : index + 1], frames.shape[2:], mode="bilinear")
+                frames = torch.cat([picture, frames])
+            rows.append(torch.cat(list(frames), dim=2))
         return torch.cat(rows, dim=1)
 
     def configure_optimizers(self) -> dict:
@@ -150,7 +160,8 @@ def contrast(latents: Tensor, mask: Tensor) -> Tensor:
 def some_frames(batch: dict, count: int) -> dict:
     """Return `batch` with `count` random frames of every clip, the same ones in all clips."""
     chosen = torch.randperm(batch["latents"].shape[2], device=batch["latents"].device)[:count]
-    return batch | {key: batch[key][:, :, chosen] for key in ("latents", "mask") if key in batch}
+    of_frames = {key: batch[key][:, :, chosen] for key in ("latents", "mask") if key in batch}
+    return batch | of_frames | {"changed": batch["changed"][:, chosen]}
 
 
 @contextmanager

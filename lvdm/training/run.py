@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import pytorch_lightning as pl
@@ -15,7 +16,6 @@ from lvdm.data.journeys.clips import JourneyClips
 from lvdm.data.shapes import ShapeClips
 from lvdm.data.videos import VideoFolder
 from lvdm.io.configs import read_config
-from lvdm.io.files import whole_file
 from lvdm.models.checkpoint import load_strictly, read_state_dict, save_half
 from lvdm.models.ddpm3d import LatentDiffusion
 from lvdm.models.loading import instantiate_from_config
@@ -24,10 +24,12 @@ from lvdm.training.callbacks import RankSeed, SampleSheets, TrainingProgress
 from lvdm.training.config import Training, section
 from lvdm.training.diffusion import DiffusionTraining
 from lvdm.training.distillation import DistillationTraining
+from lvdm.training.encoding import encode_clips
 from lvdm.training.growth import grown_weights
-from lvdm.training.latents import LatentClips, encode_clips, latent_deviation
+from lvdm.training.latents import LatentClips, latent_deviation
 from lvdm.training.trainable import freeze_all_but
 
+ENCODING = 2  # the number of the format of encoded clips; files of another one are not read
 AUTOENCODER = "first_stage_model."  # how the names of its weights begin
 DATASETS = {"shapes": ShapeClips, "journeys": JourneyClips, "videos": VideoFolder}
 Batches = DataLoader | dict[str, DataLoader]
@@ -128,8 +130,8 @@ def set_up_diffusion(model: LatentDiffusion, data: Dataset, training: Training) 
     freeze_all_but(model, training.trainable)
     sizes = {"clips": training.clips, "frames": training.frames}
     batches = {name: batches_of(encoded, size, training) for name, size in sizes.items() if size}
-    channels, length, height, width = encoded.latents.shape[1:]
-    shape = (channels, length if training.clips else 1, height, width)
+    channels, _, height, width = encoded.latents.shape[1:]
+    shape = (channels, encoded.length if training.clips else 1, height, width)
     captions, pictures = training.sample_captions, None
     if model.takes_pictures or not captions:
         shown = [encoded[index] for index in range(min(6, len(encoded)))]
@@ -153,16 +155,22 @@ SETUPS = {"autoencoder": set_up_autoencoder, "diffusion": set_up_diffusion, "dis
 
 
 def encoded_data(model: LatentDiffusion, data: Dataset, training: Training) -> LatentClips:
-    """Return the data encoded by the autoencoder; it is kept beside `output`, for later stages and resumed runs."""
-    kind = (sorted(training.data.items()), model.scale_factor, *(["pictures"] if model.takes_pictures else []))
+    """Return stretches of the data encoded by the autoencoder.
+
+    The encoded clips are kept in a folder beside `output`, for later stages and resumed runs.
+
+    Raises:
+        ValueError: the config's window has more frames than the clips, or none.
+    """
+    if training.window is not None and not 1 <= training.window <= data.frames:
+        raise ValueError(f"--config: window is {training.window}, expected 1 to {data.frames}, the frames of a clip")
+    kind = (ENCODING, sorted(training.data.items()), model.scale_factor, model.takes_pictures)
     digest = hashlib.sha256(repr(kind).encode())
     for tensor in model.first_stage_model.state_dict().values():
         digest.update(tensor.cpu().numpy().tobytes())
-    cache = Path(training.output).parent / f"latents_{digest.hexdigest()[:16]}.pt"
-    if not cache.exists():
-        with whole_file(cache) as partial:
-            torch.save(vars(encode_clips(model, data)), partial)
-    return LatentClips(**torch.load(cache, weights_only=True))
+    folder = Path(training.output).parent / f"latents_{digest.hexdigest()[:16]}"
+    encoded = encode_clips(model, data, folder, workers=training.hardware.devices - 1)
+    return replace(encoded, window=training.window)
 
 
 def batches_of(data: Dataset, size: int, training: Training) -> DataLoader:

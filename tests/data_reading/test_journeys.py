@@ -29,6 +29,7 @@ from lvdm.data.journeys.scene import (
     Look,
     Scene,
     Words,
+    words_after,
 )
 from lvdm.data.journeys.scenery import KINDS, VARIANTS, hashed
 from lvdm.training.run import read_dataset
@@ -158,7 +159,7 @@ def test_captions_parse_back_to_their_words():
 def test_captions_with_fewer_words_parse_back_to_their_words():
     random = Random(0)
     for words in ALL_WORDS[::5]:
-        partial = with_fewer_words(words, random, 0.5)
+        (partial,) = with_fewer_words([words], random, 0.5)
         assert parse_caption(caption_of(partial)) == partial
 
 
@@ -218,6 +219,7 @@ def test_random_scenes_use_every_word():
         change = with_change(scene, random, 100, 16).changes[0]
         assert change.begin < 116
         assert change.begin + CHANGE_FRAMES > 100
+        assert not words_after(scene.words, change).held_out
 
 
 def test_varied_words_use_all_words_about_equally_often():
@@ -256,13 +258,33 @@ def test_clips_have_the_items_that_training_expects_and_are_repeatable():
         assert torch.equal(item["video"][:, 0], item["pictures"][0])
         assert not torch.equal(item["pictures"][0], item["pictures"][1]) or "standing" in item["caption"]
         assert -1 <= item["video"].min() < item["video"].max() <= 1
-        scene, begin, caption = clips.scene(index)
-        said = parse_caption(caption)
-        true = scene.words_at(begin + 2)
-        assert all(getattr(said, field.name) in (None, getattr(true, field.name)) for field in fields(Words))
+        assert (item["caption_before"], item["caption"]) == clips.scene(index)[2]
     assert len({clips.scene(index)[0] for index in range(4)}) == 4
     with pytest.raises(IndexError):
         clips[4]
+
+
+def test_captions_of_a_clip_switch_where_its_change_begins_and_leave_out_the_same_words():
+    clips, switches = JourneyClips(200, frames=24, height=16, width=16, lead=0, changing=0.7, word_dropout=0.3), set()
+    for index in range(200):
+        item, (scene, begin, captions) = clips[index], clips.scene(index)
+        before, after = (parse_caption(caption) for caption in captions)
+        omitted = [
+            {name for name in ("color", "direction") if getattr(words, name) is None} for words in (before, after)
+        ]
+        assert omitted[0] == omitted[1]
+        assert (before.place is None, before.time is None) == (after.place is None, after.time is None)
+        last = words_after(scene.words, scene.changes[0]) if scene.changes else scene.words
+        for said, true in ((before, scene.words), (after, last)):
+            assert all(getattr(said, field.name) in (None, getattr(true, field.name)) for field in fields(Words))
+        assert (item["caption_before"], item["caption"]) == captions
+        if captions[0] == captions[1]:
+            assert item["switch"] == 0
+        else:
+            assert item["switch"] == max(0, scene.changes[0].begin - begin)
+            switches.add(item["switch"])
+    assert len(switches) > 15
+    assert 15 < max(switches) < 24
 
 
 @pytest.mark.parametrize(

@@ -116,6 +116,7 @@ def test_the_loss_is_the_mean_over_the_frames_that_are_not_given():
     module = DiffusionTraining(model, optimization=Optimization(steps=1), objective=Objective(caption_dropout=0.0))
     model.unet.out[-1].weight.data.zero_()  # as at the beginning, v is predicted as 0
     batch = {"latents": torch.randn(3, 4, LENGTH, 4, 6), "caption": ["a", "b", "c"], "fps": torch.full((3,), 8)}
+    batch["changed"] = torch.ones(3, LENGTH, dtype=torch.bool)
     torch.manual_seed(1)
     levels = clip_levels(LevelShares(context=1.0), 3, LENGTH)
     torch.manual_seed(2)

@@ -10,7 +10,7 @@ from torch.utils.data import Dataset
 from lvdm.data.journeys.captions import caption_of
 from lvdm.data.journeys.random_scenes import SPLITS, random_scene, with_change, with_fewer_words
 from lvdm.data.journeys.render import render
-from lvdm.data.journeys.scene import Scene
+from lvdm.data.journeys.scene import Scene, words_after
 from lvdm.io.images import as_tensor
 
 MAX_BEGIN = 1 << 20  # the first frame of a clip is drawn below this number
@@ -20,9 +20,11 @@ MAX_BEGIN = 1 << 20  # the first frame of a clip is drawn below this number
 class JourneyClips(Dataset):
     """A data set of random clips; item i depends only on `seed` and i.
 
-    Items are {"video" (3, T, H, W) in [-1, 1], "mask" (1, T, H, W) in [0, 1], "caption", "fps", "pictures" (P, 3, H, W)
-    in [-1, 1]}. The pictures are what a clip may be conditioned on: its first frame, and a frame from before it. The
-    caption describes the last frame of the clip.
+    Items are {"video" (3, T, H, W) in [-1, 1], "mask" (1, T, H, W) in [0, 1], "caption", "caption_before", "switch",
+    "fps", "pictures" (P, 3, H, W) in [-1, 1]}. The pictures are what a clip may be conditioned on: its first frame, and
+    a frame from before it. "caption_before" describes the frames before frame "switch", at which the place or the time
+    of day begins to change, and "caption" those from it on, as a new prompt starts a change. In most clips
+    "switch" is 0, and "caption" describes all frames.
 
     Args:
         size: number of clips.
@@ -60,8 +62,8 @@ class JourneyClips(Dataset):
     def __len__(self) -> int:
         return self.size
 
-    def scene(self, index: int) -> tuple[Scene, int, str]:
-        """Return the scene of item `index`, the number of its first frame, and its caption."""
+    def scene(self, index: int) -> tuple[Scene, int, tuple[str, str]]:
+        """Return the scene of item `index`, its first frame's number, and the captions before and after its change."""
         if not 0 <= index < self.size:
             raise IndexError(index)
         random = Random(f"{self.seed} {index}")
@@ -69,11 +71,13 @@ class JourneyClips(Dataset):
         begin = random.randrange(MAX_BEGIN)
         if random.random() < self.changing:
             scene = with_change(scene, random, begin, self.frames)
-        words = with_fewer_words(scene.words_at(begin + self.frames - 1), random, self.word_dropout)
-        return scene, begin, caption_of(words)
+        versions = [scene.words, *(words_after(scene.words, change) for change in scene.changes)]
+        captions = [caption_of(words) for words in with_fewer_words(versions, random, self.word_dropout)]
+        return scene, begin, (captions[0], captions[-1])
 
     def __getitem__(self, index: int) -> Mapping:
-        scene, begin, caption = self.scene(index)
+        scene, begin, (caption_before, caption) = self.scene(index)
+        changes = [change.begin - begin for change in scene.changes if caption != caption_before]
         size = {"height": self.height, "width": self.width}
         clip = render(scene, begin, self.frames, **size)
         video = as_tensor(clip.frames)  # (T, 3, H, W)
@@ -86,5 +90,7 @@ class JourneyClips(Dataset):
             "mask": torch.from_numpy(clip.mask[..., 0]).float()[None] / 255,
             "pictures": torch.stack(pictures),
             "caption": caption,
+            "caption_before": caption_before,
+            "switch": max([0, *changes]),
             "fps": self.fps,
         }

@@ -1,6 +1,7 @@
 """Draw random scenes for training and for tests. This module does not import torch."""
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import astuple, replace
 from functools import lru_cache
 from random import Random
@@ -75,7 +76,8 @@ def varied_words(count: int, split: str = "held_out") -> list[Words]:
 def with_change(scene: Scene, random: Random, begin: int, count: int) -> Scene:
     """Return `scene` with one change of time or place that is partly visible in a clip.
 
-    The place changes only if the subject moves and travels through more than one place.
+    The place changes only if the subject moves and travels through more than one place. The new words are never a
+    combination that is held out.
 
     Args:
         scene: a scene without changes.
@@ -85,13 +87,18 @@ def with_change(scene: Scene, random: Random, begin: int, count: int) -> Scene:
     """
     words = scene.words
     places = [place for place in PLACES_OF[words.subject] if place != words.place]
+    places = [place for place in places if not replace(words, place=place).held_out]
+    times = [time for time in TIMES if time != words.time and not replace(words, time=time).held_out]
     when = begin + random.randrange(-CHANGE_FRAMES * 3 // 4, max(1, count - CHANGE_FRAMES // 4))
     if places and words.pace != "standing still" and random.random() < 0.5:
         return replace(scene, changes=(Change(when, place=random.choice(places)),))
-    return replace(scene, changes=(Change(when, time=random.choice([time for time in TIMES if time != words.time])),))
+    return replace(scene, changes=(Change(when, time=random.choice(times)),))
 
 
-def with_fewer_words(words: Words, random: Random, dropout: float) -> Words:
-    """Return `words` with each of colour, direction, place and time replaced by None with probability `dropout`."""
+def with_fewer_words(versions: Sequence[Words], random: Random, dropout: float) -> list[Words]:
+    """Return `versions` of words with each of colour, direction, place and time left out with probability `dropout`.
+
+    The same words are left out in all versions: they become None.
+    """
     dropped = {name: None for name in ("color", "direction", "place", "time") if random.random() < dropout}
-    return replace(words, **dropped)
+    return [replace(words, **dropped) for words in versions]

@@ -111,7 +111,16 @@ class FrozenOpenCLIPImageEmbedderV2(nn.Module):
 
 
 def preprocess(pictures: Tensor, height: int, width: int) -> Tensor:
-    """Resize pictures (N, 3, H, W) in [-1, 1] to height x width and normalise them with CLIP's mean and deviation.
+    """Resize pictures (N, 3, H, W) in [-1, 1] to height x width and normalise them with CLIP's mean and deviation."""
+    mean, deviation = (
+        pictures.new_tensor(values)[:, None, None]
+        for values in (open_clip.OPENAI_DATASET_MEAN, open_clip.OPENAI_DATASET_STD)
+    )
+    return ((resize(pictures, height, width) + 1) / 2 - mean) / deviation
+
+
+def resize(pictures: Tensor, height: int, width: int) -> Tensor:
+    """Resize pictures (N, 3, H, W) to height x width; a picture of this size does not change.
 
     Pictures that are larger on either side are blurred first. The interpolation is bicubic with aligned corners, and
     its overshoots are not clamped.
@@ -122,12 +131,7 @@ def preprocess(pictures: Tensor, height: int, width: int) -> Tensor:
         before = [len(across) // 2] * 2 + [len(down) // 2] * 2
         kernel = (down[:, None] * across[None, :]).expand(3, 1, -1, -1)
         pictures = F.conv2d(F.pad(pictures, before, mode="reflect"), kernel, groups=3)
-    pictures = F.interpolate(pictures, (height, width), mode="bicubic", align_corners=True)
-    mean, deviation = (
-        pictures.new_tensor(values)[:, None, None]
-        for values in (open_clip.OPENAI_DATASET_MEAN, open_clip.OPENAI_DATASET_STD)
-    )
-    return ((pictures + 1) / 2 - mean) / deviation
+    return F.interpolate(pictures, (height, width), mode="bicubic", align_corners=True)
 
 
 def gaussian(factor: float, *, like: Tensor) -> Tensor:
