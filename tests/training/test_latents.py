@@ -45,7 +45,7 @@ class Interrupted(Dataset):
 
     def __getitem__(self, index: int) -> dict:
         if index == self.last:
-            raise KeyboardInterrupt
+            raise InterruptedError
         self.read.append(index)
         return self.clips[index]
 
@@ -82,7 +82,7 @@ def test_a_stretch_before_the_switch_has_the_first_caption_only():
 def test_encoding_goes_on_where_it_was_interrupted(model, tmp_path, monkeypatch):
     monkeypatch.setattr(encoding, "SHARD", 2)
     clips = JourneyClips(5, frames=10, height=32, width=48, changing=1.0)
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(InterruptedError):
         encode_clips(model, Interrupted(clips, 3), tmp_path)
     rest = Interrupted(clips, 0)
     encoded = encode_clips(model, rest, tmp_path)
