@@ -49,10 +49,9 @@ def make_video(run: Run, video: Video) -> bool:
         state = session.state
         if state is None:
             clip = kept_base_clip(run, video, conditions)
-            queue, image_tokens = fill_queue(run, conditions, clip)
-            state = session.begin(clip, queue, image_tokens)
+            state = session.begin(clip, fill_queue(run, conditions, clip))
         with session.recorder(state, conditions) as recorder:
-            for after in denoise(run, conditions, state.queue, state.image_tokens, frames=video.frames):
+            for after in denoise(run, conditions, state.snapshot, frames=video.frames):
                 recorder.record(after)
                 if recorder.complete:
                     break

@@ -16,9 +16,9 @@ from lvdm.models.ddpm3d import linear_betas, schedule_buffers, signal_scales
 from lvdm.modules.networks.openaimodel3d import UNetModel
 from lvdm.runtime.batching import Workers
 from lvdm.runtime.compile import Compiled
-from lvdm.sampling.base_clip import sample_clip
+from lvdm.sampling.plan import fifo
 from lvdm.sampling.queue import LatentQueue
-from lvdm.sampling.sampler import denoise_queue, fifo
+from lvdm.sampling.sampler import denoise_queue, sample_clip, take_step
 from lvdm.sampling.taps.query_reuse import QueryReuse, reuse_queries
 
 CPU = torch.device("cpu")
@@ -58,7 +58,7 @@ class RecordedClip:
     steps: Iterator[torch.Tensor]
 
     def draw(self, purpose, frames, levels):
-        return {"base": lambda: self.first, "base step": lambda: next(self.steps)[None]}[purpose]()
+        return self.first if purpose == "base" else next(self.steps, torch.zeros_like(self.first[0]))[None]
 
 
 def assert_base_clip_agrees(unet: UNetModel, name: str, device: torch.device = CPU, *, tolerance: float = 1e-4) -> None:
@@ -73,6 +73,16 @@ def assert_base_clip_agrees(unet: UNetModel, name: str, device: torch.device = C
     noise = RecordedClip(vectors["x_T"], iter(vectors.get("step_noise", ())))
     *_, clip = sample_clip(guided(unet, vectors), schedule, frames=vectors["x_T"].shape[2], noise=noise)
     assert_agrees(clip, vectors["final"], tolerance)
+
+
+class NoNoise:
+    """A source of noise that nothing may ask."""
+
+    def draw(self, purpose, frames, levels):
+        raise AssertionError(f"noise for {purpose}")
+
+
+NO_NOISE = NoNoise()
 
 
 class Recorded:
@@ -90,11 +100,16 @@ def queue_of(vectors: dict, schedule: NoiseSchedule) -> LatentQueue:
     f = vectors["video_length"].item()
     return LatentQueue.from_clip(
         vectors["video"],
+        fifo(f, len(schedule), lookahead=bool(vectors["lookahead"])),
         schedule,
         noise=Recorded(vectors["init_noise"]),
-        stride=f // 2 if vectors["lookahead"] else f,
         uniform="unilatent" in str(vectors["mode"]),
     )
+
+
+def after_step(denoise: GuidedDenoiser, schedule: NoiseSchedule, queue: LatentQueue, drawn: Tensor | None):
+    """Return the queue after a step that adds recorded noise."""
+    return take_step(denoise, schedule, queue, drawn=drawn, noise=NO_NOISE)
 
 
 def assert_fifo_agrees(
@@ -109,7 +124,7 @@ def assert_fifo_agrees(
     with reuse_queries(unet, rule):
         for number, after in enumerate(vectors["queue_after_pass"]):
             noise = vectors["step_noise"][number][None] if "step_noise" in vectors else None
-            queue = denoise_queue(denoise, schedule, queue, noise=noise)
+            queue = after_step(denoise, schedule, queue, noise)
             assert_agrees(queue.latents[0], after, tolerance)
             assert_agrees(queue.head[0], vectors["emitted"][number], tolerance)
             assert queue.head_frame == number - (64 - 16)
@@ -153,12 +168,13 @@ class Small:
         conditioning = Conditioning(contexts[1:], starts, 2, contexts[:1], torch.tensor([8], device=device))
         schedule = NoiseSchedule.from_tables(ACP, fifo_spacing(16), eta=1)
         noise = KeyedNoise(0, "", 0, (4, 4, 4), device)
-        queue = LatentQueue.from_clip(noise.draw("base", range(8), [0] * 8), schedule, noise=noise, stride=4)
+        clip = noise.draw("base", range(8), [0] * 8)
+        queue = LatentQueue.from_clip(clip, fifo(8, 16, lookahead=True), schedule, noise=noise)
         return cls(unet.to(device), conditioning, schedule, noise, queue, scale)
 
     def passes(self, workers: Workers, *, forward: Callable | None = None) -> Iterator[LatentQueue]:
         denoise = GuidedDenoiser(forward or self.unet, self.conditioning, self.scale, workers)
-        return fifo(denoise, self.schedule, self.queue, noise=self.noise)
+        return denoise_queue(denoise, self.schedule, self.queue, noise=self.noise)
 
 
 def assert_compiled_agrees(small: Small, rule: QueryReuse | None, *, passes: int, tolerance: float = 1e-4) -> None:

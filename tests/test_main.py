@@ -25,7 +25,7 @@ from lvdm.io.files import file_digest, read_sealed
 from lvdm.io.images import to_uint8
 from lvdm.models.loading import load_network
 from lvdm.sampling.queue import LatentQueue
-from lvdm.sampling.sampler import fifo
+from lvdm.sampling.sampler import denoise_queue
 
 
 @pytest.fixture(scope="module")
@@ -276,11 +276,11 @@ def test_seeds_are_the_frames_that_they_should_be(tmp_path, visual_model):
     def emitted(pictures: dict[int, torch.Tensor], *, renewed: bool = False) -> Iterator[np.ndarray]:
         """The frames, with `pictures` (latents) taking their place in the context before the pass of that number."""
         denoise = GuidedDenoiser(model.unet, Conditioning.of_text(model, [(0, RED)], fps=8), 4.0)
-        queue = LatentQueue.from_clip(clip, schedule, noise=noise, stride=2)
+        queue = LatentQueue.from_clip(clip, options.queue_plan, schedule, noise=noise)
         for number in range(8 - 4 + 3):
             if number in pictures:
                 denoise = denoise.with_picture(model.encode_pictures(model.decode(pictures[number])))
-            queue = next(fifo(denoise, schedule, queue, noise=noise))
+            queue = next(denoise_queue(denoise, schedule, queue, noise=noise))
             if queue.head_frame >= 0:
                 if renewed:
                     pictures[number + 1] = queue.head

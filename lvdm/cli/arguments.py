@@ -1,7 +1,7 @@
 """Make the command line out of the settings that Options declares."""
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import fields
 from pathlib import Path
@@ -81,13 +81,28 @@ def _add_flag(group: Any, name: str, setting: Setting, kind: Any, words: str) ->
     several = get_origin(kind) is tuple
     single = value_type(Options, name)
     metavar = "{" + ",".join(setting.choices) + "}" if setting.choices else METAVARS[single]
-    read = str if single is Mode else single
+    read = str if single is Mode else _reader(single, setting)
     if setting.repeated:
         group.add_argument(*flags, action=_Append, type=read, metavar=metavar, help=words)
+    elif setting.separator:
+        metavar = setting.separator.join([metavar, metavar, "..."])
+        group.add_argument(*flags, type=read, metavar=metavar, help=words)
     elif several:
         group.add_argument(*flags, nargs="+", action=_AsTuple, type=read, metavar=metavar, help=words)
     else:
         group.add_argument(*flags, type=read, metavar=metavar, help=words)
+
+
+def _reader(kind: type, setting: Setting) -> Callable[[str], Any]:
+    """Return what reads one word of the command line as a value, or as several of them with a separator between."""
+
+    def read(word: str) -> Any:
+        if setting.separator:
+            return tuple(kind(part) for part in word.split(setting.separator))
+        return word if word in setting.words else kind(word)
+
+    read.__name__ = kind.__name__  # argparse says "invalid int value"
+    return read
 
 
 class _AsTuple(argparse.Action):

@@ -5,7 +5,7 @@ therefore does not depend on the batch layout, the order of the prompts, the num
 """
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -47,3 +47,15 @@ class KeyedNoise:
         digest = hashlib.sha256(key.encode("utf-8", "surrogatepass")).digest()
         generator = torch.Generator().manual_seed(int.from_bytes(digest[:8], "little", signed=True))
         return torch.randn(self.shape, generator=generator)
+
+
+@dataclass(frozen=True)
+class RenamedNoise:
+    """Draw other Gaussians for the same frames: each purpose is replaced by what `names` says."""
+
+    noise: Noise
+    names: Mapping[str, str]
+
+    def draw(self, purpose: str, frames: Sequence[int], levels: Sequence[int]) -> Tensor:
+        """Return the Gaussians of the other purpose."""
+        return self.noise.draw(self.names[purpose], frames, levels)

@@ -13,6 +13,7 @@ from lvdm.models.ddpm3d import LatentDiffusion
 
 TRAIN_STEPS = 1000  # noise levels that every VideoCrafter model was trained on
 CLEAN = -1  # the level below level 0: the end of the last step, where the signal share is that of timestep 0
+CONSISTENCY = "consistency"  # as eta: all of the noise of a step is fresh, as consistency models want it
 
 
 def fifo_spacing(steps: int, train_steps: int = TRAIN_STEPS) -> Tensor:
@@ -38,27 +39,37 @@ class NoiseSchedule:
     All tables are on the CPU, where levels are too; latents may be on any device.
 
     Args:
-        timesteps: (S,) int64, what the network is told about each level.
+        timesteps: (S,) int64, what the network is told about each level; of CLEAN it is told `context`.
         alphas: (S + 1,) float64, the cumulated signal share of CLEAN and of each level behind it ("alpha bar" of DDPM).
         scales: (S + 1,) float64, by which the signal was multiplied in training; 1 unless the model has `use_scale`.
-        eta: stochasticity of a step: 0 is DDIM, 1 is DDPM.
+        eta: stochasticity of a step: 0 is DDIM, 1 is DDPM, CONSISTENCY is a step of consistency models (Song et al.
+            2023, arXiv 2303.01469): noise of the next level on x0, and x0 itself at CLEAN.
         parameterization: what the network predicts, "eps" or "v".
+        context: timestep at which the network sees clean frames, with its signal share and scale; 0 leaves them clean.
     """
 
     timesteps: Tensor
     alphas: Tensor
     scales: Tensor
-    eta: float
+    eta: float | str
     parameterization: str
+    context: tuple[int, float, float] = (0, 1.0, 1.0)
 
     @classmethod
     def of_model(
-        cls, model: LatentDiffusion, timesteps: Tensor, *, eta: float, use_scale: bool = True
+        cls,
+        model: LatentDiffusion,
+        timesteps: Tensor,
+        *,
+        eta: float | str,
+        use_scale: bool = True,
+        context_level: int = 0,
     ) -> "NoiseSchedule":
         """Return the levels at `timesteps` (S,) of a model.
 
         Args:
             use_scale: whether the signal scales of a model that was trained with them are honoured.
+            context_level: timestep at which the network sees clean frames.
         """
         return cls.from_tables(
             model.alphas_cumprod,
@@ -66,6 +77,7 @@ class NoiseSchedule:
             eta=eta,
             parameterization=model.parameterization,
             signal_scales=model.scale_arr if use_scale and model.use_scale else None,
+            context_level=context_level,
         )
 
     @classmethod
@@ -74,15 +86,19 @@ class NoiseSchedule:
         alphas_cumprod: Tensor,
         timesteps: Tensor,
         *,
-        eta: float,
+        eta: float | str,
         parameterization: str = "eps",
         signal_scales: Tensor | None = None,
+        context_level: int = 0,
     ) -> "NoiseSchedule":
         """Return the levels at `timesteps` (S,) of tables with an entry for each training timestep."""
         visited = torch.cat([torch.zeros(1, dtype=torch.long), timesteps.cpu()])
         scales = torch.ones_like(alphas_cumprod) if signal_scales is None else signal_scales
+        context = (context_level, alphas_cumprod[context_level].item(), scales[context_level].item())
         alphas, scales = (table.cpu().double()[visited] for table in (alphas_cumprod, scales))
-        return cls(timesteps, alphas, scales, eta, parameterization)
+        if eta == CONSISTENCY:
+            alphas[0] = 1
+        return cls(timesteps, alphas, scales, eta, parameterization, context)
 
     def __len__(self) -> int:
         return len(self.timesteps)
@@ -90,12 +106,16 @@ class NoiseSchedule:
     @property
     def stochastic(self) -> bool:
         """Whether steps need noise."""
-        return self.eta > 0
+        return self.eta == CONSISTENCY or self.eta > 0
 
     @property
     def ends_in_place(self) -> bool:
         """Whether a step from level 0 to CLEAN changes nothing, because level 0 is at timestep 0 already."""
-        return bool(self.timesteps[0] == 0)
+        return bool(self.alphas[0] == self.alphas[1])
+
+    def told(self, level: Tensor) -> Tensor:
+        """Return the timesteps, int64 like `level`, that the network is told about levels."""
+        return torch.where(level == CLEAN, self.context[0], self.timesteps[level.clamp(min=0)])
 
     def q_sample(self, x0: Tensor, level: Tensor, noise: Tensor) -> Tensor:
         """Return clean latents x0 (B, C, T, H, W) with noise of the levels (B, T) (DDPM, arXiv 2006.11239, eq. 4)."""
@@ -141,11 +161,24 @@ class NoiseSchedule:
         """
         x0, eps = self.x0_and_eps(x.float(), output.float(), level)
         alpha, alpha_next = self.alphas[level + 1], self.alphas[next_level + 1]
-        sigma = self.eta * ((1 - alpha_next) / (1 - alpha) * (1 - alpha / alpha_next)).sqrt()
+        if self.eta == CONSISTENCY:
+            sigma = (1 - alpha_next).sqrt()
+        else:
+            sigma = self.eta * ((1 - alpha_next) / (1 - alpha) * (1 - alpha / alpha_next)).sqrt()
         sigma = per_frame(sigma, x.device)
         alpha_next, scale_next = self._signal(next_level, x.device)
-        x_next = alpha_next.sqrt() * scale_next * x0 + (1 - alpha_next - sigma.square()).sqrt() * eps
+        x_next = alpha_next.sqrt() * scale_next * x0 + (1 - alpha_next - sigma.square()).clamp(min=0).sqrt() * eps
         return x_next if noise is None else x_next + sigma * noise, x0
+
+    def seen(self, x: Tensor, level: Tensor, noise: Tensor) -> Tensor:
+        """Return x (B, C, T, H, W) at the levels (B, T) as the network sees it: clean frames at the context's timestep.
+
+        SkyReels-V2 calls this `addnoise_condition`; errors of earlier frames then count less in later ones.
+        """
+        _, alpha, scale = self.context
+        return torch.where(
+            per_frame(level == CLEAN, x.device) > 0, alpha**0.5 * scale * x + (1 - alpha) ** 0.5 * noise, x
+        )
 
     def _signal(self, level: Tensor, device: torch.device) -> tuple[Tensor, Tensor]:
         """Return signal share and scale of the levels (B, T), each (B, 1, T, 1, 1) on `device`."""

@@ -26,8 +26,9 @@ from lvdm.runtime.batching import Workers, workers_of
 from lvdm.runtime.compile import Compiled
 from lvdm.runtime.process import process_settings
 from lvdm.runtime.progress import progress_bar
+from lvdm.sampling.plan import fifo
 from lvdm.sampling.queue import LatentQueue
-from lvdm.sampling.sampler import fifo
+from lvdm.sampling.sampler import denoise_queue
 from lvdm.sampling.taps.query_reuse import QueryReuse, reuse_queries
 
 GUIDANCE = 12.0
@@ -156,9 +157,11 @@ class Bench:
         schedule = kind.from_tables(alphas, fifo_spacing(self.window * self.partitions), eta=1.0)
         noise = KeyedNoise(0, "benchmark", 0, self.latents, self.device)
         clip = noise.draw("base", range(self.window), [0] * self.window)
-        queue = LatentQueue.from_clip(clip, schedule, noise=noise, stride=self.stride)
+        plan = fifo(self.window, len(schedule), lookahead=self.stride < self.window)
+        queue = LatentQueue.from_clip(clip, plan, schedule, noise=noise)
         forward = Compiled(unet) if arrangement.compile else unet
-        return fifo(GuidedDenoiser(forward, conditioning, GUIDANCE, workers), schedule, queue, noise=noise)
+        denoise = GuidedDenoiser(forward, conditioning, GUIDANCE, workers)
+        return denoise_queue(denoise, schedule, queue, noise=noise)
 
     def unet(self, dtype: torch.dtype) -> nn.Module:
         """Return the U-Net with random weights."""

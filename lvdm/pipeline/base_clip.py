@@ -19,7 +19,7 @@ from lvdm.pipeline.run import Run
 from lvdm.pipeline.settings import identity_of
 from lvdm.pipeline.video import Video
 from lvdm.runtime.progress import progress_bar
-from lvdm.sampling.base_clip import sample_clip, steps_of
+from lvdm.sampling.sampler import sample_clip
 
 
 def kept_base_clip(run: Run, video: Video, conditions: Conditions) -> Tensor:
@@ -38,7 +38,7 @@ def sample_base_clip(run: Run, conditions: Conditions) -> Tensor:
     schedule = run.base_schedule()
     steps = sample_clip(conditions.denoise, schedule, frames=run.options.video_length, noise=conditions.noise)
     clip = None
-    for latents in progress_bar(steps, total=steps_of(schedule), desc="base clip", disabled=not run.ranks.first):
+    for latents in progress_bar(steps, total=len(schedule), desc="base clip", disabled=not run.ranks.first):
         clip = latents
         run.stop.check()
     return clip

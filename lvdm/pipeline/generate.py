@@ -15,7 +15,7 @@ from lvdm.pipeline.base_clip import sample_base_clip
 from lvdm.pipeline.conditions import condition
 from lvdm.pipeline.mode import Mode
 from lvdm.pipeline.options import WRITE, Options
-from lvdm.pipeline.passes import decoded_head, denoise, fill_queue
+from lvdm.pipeline.passes import decoded_one_by_one, denoise, fill_queue
 from lvdm.pipeline.resolve import EMBEDDED, resolved
 from lvdm.pipeline.run import Run, network_of
 from lvdm.pipeline.settings import settings_of
@@ -114,11 +114,10 @@ def _frames(run: Run, prompt: Prompt, frames: int | None) -> Iterator[np.ndarray
     """Yield the frames of a video: conditioning, base clip, queue, denoising, frames."""
     conditions = condition(run, prompt, run.options)
     clip = sample_base_clip(run, conditions)
-    queue, image_tokens = fill_queue(run, conditions, clip)
-    for after in denoise(run, conditions, queue, image_tokens, frames=frames):
-        pixels = decoded_head(run.model, after.queue) if after.pixels is None else after.pixels
-        if pixels is not None:
-            yield to_uint8(pixels[0])
+    for after in denoise(run, conditions, fill_queue(run, conditions, clip), frames=frames):
+        yield from map(
+            to_uint8, decoded_one_by_one(run.model, after.finished) if after.pixels is None else after.pixels
+        )
 
 
 def _options_for(model: Model, options: Options, *, with_picture: bool) -> Options:

@@ -1,17 +1,19 @@
 """Declare everything that a user can set. This is the only place where a setting is described."""
 
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import torch
 
-from lvdm.diffusion.schedule import SPACINGS
+from lvdm.diffusion.schedule import CONSISTENCY, SPACINGS, TRAIN_STEPS
 from lvdm.io.images import FITS
 from lvdm.io.prompt_file import LONGEST
 from lvdm.io.prompts import LARGEST
 from lvdm.io.writers.mp4 import CRF
 from lvdm.pipeline.mode import Mode
 from lvdm.pipeline.settings import Affects, Range, Setting, declare, finite
+from lvdm.sampling.plan import ALLOWED, Plan, make_plan
 
 RESULTS = Path("results/videocraft_v2_fifo/random_noise")
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -31,6 +33,14 @@ WRITE = "what to write"
 
 NOTHING, FILES, PIXELS, BASE_CLIP = Affects.NOTHING, Affects.FILES, Affects.PIXELS, Affects.BASE_CLIP
 SAMPLING = Affects.SAMPLING
+
+
+def falling_timesteps(flag: str, timesteps: tuple[int, ...]) -> None:
+    """Raise ValueError for timesteps that do not fall, or that no model knows."""
+    falls = all(high > low for high, low in pairwise(timesteps))
+    if not timesteps or not falls or timesteps[-1] < 0 or timesteps[0] >= TRAIN_STEPS:
+        given = ",".join(map(str, timesteps))
+        raise ValueError(f"{flag} {given}: must be one or more falling numbers from {TRAIN_STEPS - 1} to 0")
 
 
 @dataclass(frozen=True)
@@ -131,9 +141,38 @@ class Options:
     num_inference_steps: int | None = declare(
         None, Setting("denoising steps; must be f*n", SAMPLE, NOTHING, default_help="f*n")
     )
-    eta: float = declare(
-        1.0, Setting("noise added in each step: 0 is DDIM, 1 is DDPM", SAMPLE, SAMPLING, short="-e", check=Range(0, 1))
+    plan: str | None = declare(
+        None,
+        Setting(
+            f"noise levels of the queue, step by step: {ALLOWED}", SAMPLE, PIXELS, from_config=True,
+            applies=lambda options, prompt: options.plan != "fifo",
+        ),
+    )  # fmt: skip
+    show_plan: bool = declare(
+        False, Setting("print the plan, draw it in the output folder, and make no video", SAMPLE, NOTHING)
     )
+    timesteps: tuple[int, ...] | None = declare(
+        None,
+        Setting(
+            "timesteps of the noise levels, falling: 999,749,499,249", SAMPLE, SAMPLING, separator=",",
+            check=falling_timesteps, from_config=True, default_help="as many as the plan has, evenly from 999 to 0",
+            applies=lambda options, prompt: options.timesteps is not None,
+        ),
+    )  # fmt: skip
+    context_level: int = declare(
+        0,
+        Setting(
+            "timestep of the noise in which the U-Net sees clean frames; a small one may drift less", SAMPLE, PIXELS,
+            check=Range(0, TRAIN_STEPS - 1), applies=lambda options, prompt: options.context_level > 0,
+        ),
+    )  # fmt: skip
+    eta: float | str | None = declare(
+        None,
+        Setting(
+            f"noise added in each step: 0 is DDIM, 1 is DDPM, {CONSISTENCY} is for distilled models", SAMPLE, SAMPLING,
+            short="-e", check=Range(0, 1), words=(CONSISTENCY,), from_config=True,
+        ),
+    )  # fmt: skip
     unconditional_guidance_scale: float | None = declare(
         None,
         Setting("scale of classifier-free guidance; 1 is none", SAMPLE, SAMPLING, check=finite, from_config=True),
@@ -243,13 +282,19 @@ class Options:
 
     @property
     def steps(self) -> int:
-        """Denoising steps: one for every slot of the queue."""
-        return self.video_length * self.num_partitions
+        """Denoising steps of the base clip: the timesteps that are given, or f*n."""
+        return len(self.timesteps) if self.timesteps else self.video_length * self.num_partitions
 
     @property
-    def stride(self) -> int:
-        """Slots that a window denoises: half of it with lookahead denoising, else all."""
-        return self.video_length // 2 if self.lookahead_denoising else self.video_length
+    def queue_plan(self) -> Plan:
+        """The noise levels of the queue; ValueError if `plan` does not fit the window, or `timesteps`."""
+        return make_plan(
+            self.plan,
+            window=self.video_length,
+            lookahead=self.lookahead_denoising,
+            slots=self.video_length * self.num_partitions,
+            timesteps=self.timesteps and len(self.timesteps),
+        )
 
     @property
     def frames(self) -> int | None:

@@ -13,14 +13,13 @@ from lvdm.io.images import to_uint8
 from lvdm.io.writers.video_files import NO_FILES, VideoFiles, open_files
 from lvdm.models.ddpm3d import LatentDiffusion
 from lvdm.pipeline.conditions import Conditions
-from lvdm.pipeline.passes import Pass
+from lvdm.pipeline.passes import Pass, decoded_one_by_one
 from lvdm.pipeline.record import Stopwatch
 from lvdm.pipeline.run import Run
 from lvdm.pipeline.state import RunState, write_state
 from lvdm.pipeline.video import Video
 from lvdm.runtime.background import BackgroundWriter, background_writer
 from lvdm.runtime.progress import progress_bar
-from lvdm.sampling.sampler import advance
 
 
 @dataclass
@@ -30,7 +29,7 @@ class Recorder:
     Args:
         state: the newest one that was saved, or the one that the first pass began with.
         files: of the video; none on ranks other than 0.
-        write: writes a frame to them beside the next pass.
+        write: writes finished frames to them beside the next pass.
         bar: shows how many passes are done.
         passes_before: how many earlier runs have done.
         log: adds a line to the log file, with `--debug`.
@@ -61,30 +60,31 @@ class Recorder:
         self._show(after)
         frames = self.video.frames
         self.complete = stopped and after.frames_done > 0 if frames is None else after.frames_done == frames
-        if self.complete or stopped or after.number % self.video.options.save_every == 0:
+        if self.complete or stopped or after.queue.passes % self.video.options.save_every == 0:
             self._save(after)
         if stopped and not self.complete:
             self.run.stop.check()
 
     def _write(self, after: Pass) -> None:
-        if self.run.ranks.first and after.frames_done:
-            self.write(after.queue.head, after.pixels)
+        if self.run.ranks.first and after.finished.shape[2]:
+            self.write(after.finished, after.pixels)
         if self.files.queue is not None:
             decode = self.run.model.decode
             self.files.write_queue(to_uint8(decode(slot)[0]) for slot in after.queue.latents.unbind(2))
 
     def _show(self, after: Pass) -> None:
-        self.bar.update()
-        pace = self.bar.format_dict["elapsed"] / (after.number - self.passes_before)
+        passes = after.queue.passes
+        self.bar.update(passes - self.bar.n)
+        pace = self.bar.format_dict["elapsed"] / max(1, passes - self.passes_before)
         total = self.video.frames or "many"
         self.bar.set_postfix_str(f"{after.frames_done} of {total} frames written, {pace:.2f} s/frame")
-        self.log(f"pass {after.number}: {self.pass_clock.lap('pass'):.3f} s, {after.frames_done} frames finished")
+        self.log(f"pass {passes}: {self.pass_clock.lap('pass'):.3f} s, {after.frames_done} frames finished")
 
     def _save(self, after: Pass) -> None:
         self.write.wait()
         self.clock.lap("queue")
-        queue = advance(after.queue, noise=self.conditions.noise)
-        self.state = RunState(self.video.settings, queue, after.image_tokens, self.files.sync(), self.clock.laps)
+        snapshot = after.snapshot(self.conditions)
+        self.state = RunState(self.video.settings, snapshot, self.files.sync(), self.clock.laps)
         if self.run.ranks.first:
             write_state(self.video.state, self.state)
 
@@ -100,12 +100,12 @@ def open_recorder(
     clock: Stopwatch,
 ) -> Iterator[Recorder]:
     """Open the files of a video and its progress bar, to go on where `state` is; complete them at the end."""
-    first, queue = run.ranks.first, state.queue
-    total = None if video.frames is None else queue.warm_up + video.frames
-    done = queue.warm_up + queue.head_frame
+    first, queue = run.ranks.first, state.snapshot.queue
+    done = queue.passes
+    total = None if video.frames is None else done + queue.passes_to(video.frames)
     with ExitStack() as stack:
         files = stack.enter_context(files_of(video, state, conditions.picture)) if first else NO_FILES
-        write = stack.enter_context(background_writer(partial(write_frame, run.model, files)))
+        write = stack.enter_context(background_writer(partial(write_frames, run.model, files)))
         bar = progress_bar(desc="passes", unit="pass", initial=done, total=total, disabled=not first)
         stack.enter_context(bar)
         yield Recorder(run, video, conditions, state, files, write, bar, done, log, clock)
@@ -122,12 +122,13 @@ def files_of(video: Video, state: RunState, picture: np.ndarray | None) -> Abstr
         comment=video.comment,
         crf=options.crf,
         save_frames=options.save_frames,
-        queue_slots=state.queue.slots if options.save_queue else None,
+        queue_slots=state.snapshot.queue.slots if options.save_queue else None,
         picture=picture,
         resume_from=state.files or None,
     )
 
 
-def write_frame(model: LatentDiffusion, files: VideoFiles, latent: Tensor, pixels: Tensor | None) -> None:
-    """Write the finished frame `pixels` (1, 3, H, W); if it is None, `latent` (1, C, h, w) is decoded first."""
-    files.write(to_uint8((model.decode(latent) if pixels is None else pixels)[0]))
+def write_frames(model: LatentDiffusion, files: VideoFiles, latents: Tensor, pixels: Tensor | None) -> None:
+    """Write the finished frames `pixels` (K, 3, H, W); if it is None, `latents` (1, C, K, h, w) are decoded first."""
+    for frame in decoded_one_by_one(model, latents) if pixels is None else pixels:
+        files.write(to_uint8(frame))

@@ -23,8 +23,9 @@ from lvdm.runtime.errors import shortened
 EMBEDDED = Path("configs/inference_t2v_tiny.yaml")
 EMBEDDED_WITH_PICTURES = Path("configs/inference_i2v_tiny.yaml")
 
-INFERENCE_DEFAULTS = {"fps": 8, "output_fps": 10, "unconditional_guidance_scale": 12.0}  # where a config says nothing
-INFERENCE_TYPES = {name: value_type(Options, name) for name, each in settings_of(Options).items() if each.from_config}
+# Where a config says nothing.
+INFERENCE_DEFAULTS = {"fps": 8, "output_fps": 10, "unconditional_guidance_scale": 12.0, "plan": "fifo", "eta": 1.0}
+INFERENCE = {name: setting for name, setting in settings_of(Options).items() if setting.from_config}
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,7 @@ class ConfigFacts:
     target: str
     temporal_length: int
     size_factor: int
-    defaults: Mapping[str, Path | int | float]
+    defaults: Mapping[str, Any]
 
 
 def resolved(options: Options) -> Options:
@@ -102,24 +103,33 @@ def config_facts(path: Path) -> ConfigFacts:
     )
 
 
-def _inference(config: Mapping[str, Any], vae_factor: int, where: str) -> dict[str, Path | int | float]:
+def _inference(config: Mapping[str, Any], vae_factor: int, where: str) -> dict[str, Any]:
     """Return what the `inference:` section says, or what is known without it."""
     section = config.get("inference") or {}
     if not isinstance(section, dict):
         given = shortened(repr(section))
-        raise ValueError(f"{where}: inference is {given}, expected keys among {', '.join(INFERENCE_TYPES)}")
-    if unknown := section.keys() - INFERENCE_TYPES.keys():
+        raise ValueError(f"{where}: inference is {given}, expected keys among {', '.join(INFERENCE)}")
+    if unknown := section.keys() - INFERENCE.keys():
         unknown = shortened(", ".join(sorted(map(str, unknown))))
-        raise ValueError(f"{where}: inference has the unknown {unknown}; allowed are {', '.join(INFERENCE_TYPES)}")
+        raise ValueError(f"{where}: inference has the unknown {unknown}; allowed are {', '.join(INFERENCE)}")
     image_size = config["model"]["params"].get("image_size")  # of latents; all that official configs say
     sides = {}
     if isinstance(image_size, list) and list(map(type, image_size)) == [int, int]:
         sides = {"height": vae_factor * image_size[0], "width": vae_factor * image_size[1]}
-    given = {}
-    for key in section:
-        kind = INFERENCE_TYPES[key]
-        given[key] = kind(_lookup(config, f"inference.{key}", str if kind is Path else kind, where))
-    return INFERENCE_DEFAULTS | sides | given
+    return INFERENCE_DEFAULTS | sides | {key: _setting_in(config, key, where) for key in section}
+
+
+def _setting_in(config: Mapping[str, Any], key: str, where: str) -> Any:
+    """Return the value that the `inference:` section gives a setting, with the type that Options wants."""
+    kind, setting, place = value_type(Options, key), INFERENCE[key], f"inference.{key}"
+    if config["inference"][key] in setting.words:
+        return config["inference"][key]
+    if setting.separator:
+        values = _lookup(config, place, list, where)
+        if any(type(value) is not kind for value in values):
+            raise ValueError(f"{where}: {place} is {values!r}, expected a list of {kind.__name__}")
+        return tuple(values)
+    return kind(_lookup(config, place, str if kind is Path else kind, where))
 
 
 def _lookup(config: Any, key: str, kind: type, where: str) -> Any:
@@ -162,11 +172,20 @@ def _check_model(options: Options, facts: ConfigFacts) -> None:
             f"--num_partitions {n}: must be at most {TRAIN_STEPS // f} for windows of {f} frames, as the queue has "
             f"{f}*{n} = {f * n} noise levels and the model knows {TRAIN_STEPS}"
         )
-    if steps is not None and steps != f * n:
+    if steps not in (None, options.steps):
+        allowed = "as many as --timesteps" if options.timesteps else f"f*n = {f}*{n}"
         raise ValueError(
-            f"--num_inference_steps {steps}: must be f*n = {f}*{n} = {f * n}, or left out; --video_length sets f and "
+            f"--num_inference_steps {steps}: must be {allowed} = {options.steps}, or left out; --video_length sets f and "
             "--num_partitions n"
         )
+    plan = options.queue_plan
+    if plan.in_blocks and options.mode.unilatent:
+        raise ValueError(
+            f"--mode {str(options.mode)!r} --plan {options.plan}: unilatent spreads the base clip over the queue, and "
+            "this plan does not begin from a clip; leave one of them out"
+        )
+    if plan.levels > TRAIN_STEPS:
+        raise ValueError(f"--plan {options.plan}: has {plan.levels} noise levels; at most {TRAIN_STEPS} are allowed")
     for side in ("height", "width"):
         pixels, factor = _needed(options, side), facts.size_factor
         if pixels < 1 or pixels % factor:

@@ -44,13 +44,27 @@ class Run:
 
     def base_schedule(self) -> NoiseSchedule:
         """Return the noise levels of the base clip."""
-        timesteps = SPACINGS[self.options.base_spacing](self.options.steps)
+        timesteps = self._given_timesteps()
+        if timesteps is None:
+            timesteps = SPACINGS[self.options.base_spacing](self.options.steps)
         return NoiseSchedule.of_model(self.model, timesteps, eta=self.options.eta)
 
     def queue_schedule(self) -> NoiseSchedule:
-        """Return the noise levels of the queue: one for every slot."""
-        timesteps = fifo_spacing(self.options.steps)
-        return NoiseSchedule.of_model(self.model, timesteps, eta=self.options.eta, use_scale=self.options.queue_scale)
+        """Return the noise levels of the queue: those of its plan."""
+        timesteps = self._given_timesteps()
+        if timesteps is None:
+            timesteps = fifo_spacing(self.options.queue_plan.levels)
+        return NoiseSchedule.of_model(
+            self.model,
+            timesteps,
+            eta=self.options.eta,
+            use_scale=self.options.queue_scale,
+            context_level=self.options.context_level,
+        )
+
+    def _given_timesteps(self) -> torch.Tensor | None:
+        given = self.options.timesteps
+        return None if given is None else torch.tensor(given[::-1])
 
 
 def network_of(options: Options) -> LatentDiffusion:

@@ -11,13 +11,13 @@ from lvdm.io.images import to_uint8
 from lvdm.io.lock import folder_lock
 from lvdm.io.writers.gif import GifWriter
 from lvdm.pipeline.conditions import Conditions
+from lvdm.pipeline.passes import Snapshot
 from lvdm.pipeline.record import Stopwatch, pass_log, progress_of, write_record
 from lvdm.pipeline.recorder import Recorder, open_recorder
 from lvdm.pipeline.run import Run
 from lvdm.pipeline.state import RunState
 from lvdm.pipeline.video import Video
 from lvdm.runtime.distributed import Ranks
-from lvdm.sampling.queue import LatentQueue
 
 
 @dataclass(frozen=True)
@@ -38,15 +38,15 @@ class Session:
     log: Callable[[str], None]
     clock: Stopwatch
 
-    def begin(self, clip: Tensor, queue: LatentQueue, image_tokens: Tensor | None) -> RunState:
-        """Write the base clip (1, C, f, h, w) to origin.gif; return the state that the first pass begins with."""
+    def begin(self, clip: Tensor, snapshot: Snapshot) -> RunState:
+        """Write the clip (1, C, f, h, w) that the queue was filled from to origin.gif; return the first state."""
         if self.run.ranks.first:
             path, options = self.video.folder / "origin.gif", self.video.options
             with GifWriter(path, fps=options.output_fps, comment=self.video.comment) as origin:
                 for frame in clip.unbind(2):
                     origin.write(to_uint8(self.run.model.decode(frame)[0]))
         self.clock.lap("base clip")
-        return RunState(self.video.settings, queue, image_tokens, files={}, seconds=self.clock.laps)
+        return RunState(self.video.settings, snapshot, files={}, seconds=self.clock.laps)
 
     @contextmanager
     def recorder(self, state: RunState, conditions: Conditions) -> Iterator[Recorder]:

@@ -65,6 +65,8 @@ class Setting:
             (`applies`): the states of earlier versions lack it, and videos begun with them could not go on.
         short: a second, shorter flag.
         choices: the allowed values.
+        words: values that are allowed beside numbers.
+        separator: between values that are given as one word.
         check: raises ValueError for a value that is not allowed.
         from_config: whether the config's `inference:` section may say the default.
         default_help: the default in words, where its value says too little.
@@ -82,6 +84,8 @@ class Setting:
     affects: Affects
     short: str | None = None
     choices: Sequence[str] | None = None
+    words: Sequence[str] = ()
+    separator: str | None = None
     check: Callable[[str, Any], None] | None = None
     from_config: bool = False
     default_help: str | None = None
@@ -112,10 +116,10 @@ def settings_of(options: Any) -> dict[str, Setting]:
 
 
 def value_type(options: type, name: str) -> type:
-    """Return the type of one value of a setting: int for `int | None`, str for `tuple[str, ...]`."""
+    """Return the type of one value of a setting: int for `int | None`, str for `tuple[str, ...] | None`."""
     kind = get_type_hints(options)[name]
-    if isinstance(kind, UnionType) or get_origin(kind) is tuple:
-        return next(each for each in get_args(kind) if each not in (type(None), Ellipsis))
+    while isinstance(kind, UnionType) or get_origin(kind) is tuple:
+        kind = next(each for each in get_args(kind) if each not in (type(None), Ellipsis))
     return kind
 
 
@@ -123,7 +127,7 @@ def check_each(options: Any) -> None:
     """Raise ValueError, with the flag and the value, for the first setting whose value is not allowed by itself."""
     for name, setting in settings_of(options).items():
         value = getattr(options, name)
-        if value is None:
+        if value is None or (isinstance(value, str) and value in setting.words):
             continue
         values = value if isinstance(value, tuple) else (value,)
         kind = value_type(type(options), name)

@@ -13,7 +13,9 @@ from torch import Tensor
 
 from lvdm.io.files import DamagedFileError, read_sealed, set_aside, write_sealed
 from lvdm.io.writers.video_files import WriterStates
+from lvdm.pipeline.passes import Snapshot
 from lvdm.pipeline.video import Video
+from lvdm.sampling.plan import Plan
 from lvdm.sampling.queue import LatentQueue
 
 RECORD = "record"  # the name of the JSON part, as bytes
@@ -26,55 +28,65 @@ class RunState:
 
     Args:
         settings: everything that changes pixels or files, by flag.
-        queue: as the next pass begins with it.
-        image_tokens: (1, 1, N, D) of the frame that the video is conditioned on, if any.
+        snapshot: what the next pass begins with.
         files: what the writers need to resume; empty before the first pass.
         seconds: the time spent so far, by stage.
     """
 
     settings: Mapping[str, object]
-    queue: LatentQueue
-    image_tokens: Tensor | None
+    snapshot: Snapshot
     files: WriterStates
     seconds: Mapping[str, float]
 
     @property
     def frames(self) -> int:
-        """How many frames of the video are finished."""
-        return max(0, self.queue.head_frame)
+        """How many frames the video has."""
+        return self.snapshot.frames
 
     def to(self, device: torch.device) -> "RunState":
         """Return the same state with its tensors on `device`."""
-        queue = replace(self.queue, latents=self.queue.latents.to(device))
-        tokens = None if self.image_tokens is None else self.image_tokens.to(device)
-        return replace(self, queue=queue, image_tokens=tokens)
+        tensors = {name: tensor.to(device) for name, tensor in tensors_of(self.snapshot).items()}
+        return replace(self, snapshot=snapshot_from(tensors, self.snapshot.queue))
 
 
-def queue_tensors(queue: LatentQueue) -> dict[str, Tensor]:
-    """Return the tensors of a queue by name."""
-    return {"latents": queue.latents, "levels": queue.levels, "frames": queue.frames}
+def tensors_of(snapshot: Snapshot) -> dict[str, Tensor]:
+    """Return the tensors of a video between two passes by their names in its file, without frame numbers."""
+    queue = snapshot.queue
+    tensors = {"queue/latents": queue.latents, "ready": snapshot.ready}
+    optional = {"queue/known": queue.known, IMAGE_TOKENS: snapshot.image_tokens}
+    return tensors | {name: tensor for name, tensor in optional.items() if tensor is not None}
+
+
+def snapshot_from(tensors: Mapping[str, Tensor], queue: LatentQueue) -> Snapshot:
+    """Return the inverse of `tensors_of`; everything that is no tensor is as in `queue`."""
+    latents = tensors["queue/latents"]
+    queue = replace(queue, latents=latents, known=tensors.get("queue/known"))
+    return Snapshot(queue, tensors.get(IMAGE_TOKENS), ready=tensors.get("ready", latents[:, :, :0]))
 
 
 def write_state(path: Path, state: RunState) -> None:
     """Write `path` at once: a crash leaves the state before or this one."""
+    queue = state.snapshot.queue
     record = {
         "settings": state.settings,
-        "window": state.queue.window,
-        "stride": state.queue.stride,
+        "row": queue.row,
+        "passes": queue.passes,
         "seconds": state.seconds,
         "files": list(state.files),
     }
-    tensors = {f"queue/{name}": tensor for name, tensor in queue_tensors(state.queue).items()}
+    tensors = tensors_of(state.snapshot) | {"queue/frames": queue.frames}
     for writer, progress in state.files.items():
         tensors |= {f"files/{writer}/{name}": value for name, value in progress.items()}
-    if state.image_tokens is not None:
-        tensors[IMAGE_TOKENS] = state.image_tokens
     tensors[RECORD] = torch.frombuffer(bytearray(json.dumps(record).encode()), dtype=torch.uint8)
     write_sealed(path, save({name: value.detach().cpu().contiguous() for name, value in tensors.items()}))
 
 
-def read_state(path: Path) -> RunState | None:
-    """Read a state to the CPU; None if there is none. DamagedFileError if it is not what was once written."""
+def read_state(path: Path, plan: Plan) -> RunState | None:
+    """Read the state of a video that is sampled by `plan`, to the CPU; None if there is none.
+
+    Raises:
+        DamagedFileError: the file is not what was once written.
+    """
     try:
         content = read_sealed(path)
     except FileNotFoundError:
@@ -82,20 +94,16 @@ def read_state(path: Path) -> RunState | None:
     try:
         tensors = load(content)
         record = json.loads(bytes(tensors.pop(RECORD).numpy()))
-        latents, levels, frames = (tensors.pop(f"queue/{name}") for name in ("latents", "levels", "frames"))
+        frames = tensors.pop("queue/frames")
+        passes = record.get("passes", int(frames[plan.front]) - plan.start)  # earlier versions knew no other plan
+        queue = LatentQueue(tensors["queue/latents"], frames, plan, record.get("row", 0), passes)
         files: dict[str, dict[str, Tensor]] = {writer: {} for writer in record["files"]}
-        image_tokens = tensors.pop(IMAGE_TOKENS, None)
         for name, value in tensors.items():
-            _, writer, key = name.split("/")
-            files[writer][key] = value
-        return RunState(
-            settings=dict(record["settings"]),
-            queue=LatentQueue(latents, levels, frames, record["window"], record["stride"]),
-            image_tokens=image_tokens,
-            files=files,
-            seconds=record["seconds"],
-        )
-    except (SafetensorError, ValueError, KeyError, TypeError, AttributeError) as error:
+            if name.startswith("files/"):
+                _, writer, key = name.split("/")
+                files[writer][key] = value
+        return RunState(record["settings"], snapshot_from(tensors, queue), files, record["seconds"])
+    except (SafetensorError, ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
         raise DamagedFileError(f"{path}: does not hold the state of a run ({error})") from error
 
 
@@ -108,7 +116,7 @@ def saved_state(video: Video) -> RunState | None:
         ValueError: it was begun with other settings.
     """
     try:
-        state = read_state(video.state)
+        state = read_state(video.state, video.options.queue_plan)
     except DamagedFileError as error:
         growing = sorted(video.folder.glob("*.partial*"))
         set_aside(video.state, error, with_it=[path for path in growing if not path.suffix.startswith(".damaged")])
@@ -135,7 +143,7 @@ def check_settings(videos: Iterable[Video]) -> None:
     for video in videos:
         state = None
         with suppress(DamagedFileError, OSError):  # these fail one video, when it is its turn
-            state = read_state(video.state)
+            state = read_state(video.state, video.options.queue_plan)
         if state is not None:
             check_same(video, state.settings)
 

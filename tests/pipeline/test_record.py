@@ -9,9 +9,11 @@ import torch
 
 from lvdm.cli.arguments import parse_args
 from lvdm.io.prompts import Prompt
+from lvdm.pipeline.passes import Snapshot
 from lvdm.pipeline.record import Stopwatch, write_record
 from lvdm.pipeline.state import RunState
 from lvdm.pipeline.video import Video
+from lvdm.sampling.plan import fifo
 from lvdm.sampling.queue import LatentQueue
 
 
@@ -33,8 +35,9 @@ def video(options):
 
 
 def test_record(video, options):
-    queue = LatentQueue(torch.zeros(1), torch.tensor([0]), torch.tensor([20]), window=2, stride=2)
-    state = RunState(video.settings, queue, None, {}, {"base clip": 1.5, "queue": 8.5})
+    queue = LatentQueue(torch.zeros(1), torch.tensor([20, 21]), fifo(2, 2, lookahead=False))
+    snapshot = Snapshot(queue, None, ready=torch.zeros(1, 1, 0, 1, 1))
+    state = RunState(video.settings, snapshot, {}, {"base clip": 1.5, "queue": 8.5})
     for _ in range(2):  # the second time over the first
         write_record(video, state)
     assert [entry.name for entry in video.folder.iterdir()] == [f"{options.mode}.json"]

@@ -38,8 +38,10 @@ from lvdm.diffusion.noise import KeyedNoise
 from lvdm.io.files import DamagedFileError, remove
 from lvdm.pipeline.mode import Mode
 from lvdm.pipeline.state import read_state
+from lvdm.sampling.plan import fifo
 
 PICTURE = ROOT / "prompts/pictures/000_red_circle.png"
+PLAN = fifo(4, 8, lookahead=False)  # of the small queue
 SCHEDULE = json.dumps({"0": RED, "3": BLUE})
 
 
@@ -303,10 +305,10 @@ def test_damaged_states_are_never_trusted(finished, data):
     copy = finished / "copy.state"
     copy.write_bytes(damaged)
     if damaged == whole:
-        assert read_state(copy).frames == 3
+        assert read_state(copy, PLAN).frames == 3
     else:
         with pytest.raises(DamagedFileError, match=r"copy\.state"):
-            read_state(copy)
+            read_state(copy, PLAN)
 
 
 def test_a_damaged_state_is_set_aside(tmp_path, small, capfd):

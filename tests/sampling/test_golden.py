@@ -20,6 +20,7 @@ from queues import (
     SCALES,
     Recorded,
     Small,
+    after_step,
     assert_base_clip_agrees,
     assert_compiled_agrees,
     assert_fifo_agrees,
@@ -33,8 +34,8 @@ from lvdm.models.ddpm3d import signal_scales
 from lvdm.modules.networks.openaimodel3d import UNetModel
 from lvdm.runtime.batching import Workers, workers_of
 from lvdm.runtime.offload import offload_to_host
+from lvdm.sampling.plan import fifo
 from lvdm.sampling.queue import LatentQueue
-from lvdm.sampling.sampler import denoise_queue
 from lvdm.sampling.taps.query_reuse import QueryReuse, reuse_queries
 
 
@@ -103,9 +104,9 @@ def test_window_batches_give_the_same(unet):
     schedule = NoiseSchedule.from_tables(ACP, fifo_spacing(64), eta=1)
     queue = queue_of(vectors, schedule)
     noise = vectors["step_noise"][0][None]
-    whole = denoise_queue(guided(unet, vectors), schedule, queue, noise=noise)
+    whole = after_step(guided(unet, vectors), schedule, queue, noise)
     for rows in (1, 2, 6, 8):
-        parts = denoise_queue(guided(unet, vectors, workers=Workers(rows=rows)), schedule, queue, noise=noise)
+        parts = after_step(guided(unet, vectors, workers=Workers(rows=rows)), schedule, queue, noise)
         assert_agrees(parts.latents, whole.latents, 1e-4)
 
 
@@ -116,7 +117,7 @@ def test_threads_give_the_same_with_a_q_cache(unet):
     queue = queue_of(vectors, schedule)
     with reuse_queries(unet, QueryReuse("TT", "attn1", 0.9)), ThreadPoolExecutor(2) as threads:
         denoise = guided(unet, vectors, workers=Workers(2, rows=2, run=threads.map))
-        queue = denoise_queue(denoise, schedule, queue, noise=None)
+        queue = after_step(denoise, schedule, queue, None)
     assert_agrees(queue.latents[0], vectors["queue_after_pass"][0], 1e-4)
 
 
@@ -240,16 +241,16 @@ def test_queue_scale_changes_start_and_steps():
     plain, scaled = (
         LatentQueue.from_clip(
             clip,
+            fifo(4, 16, lookahead=False),
             NoiseSchedule.from_tables(ACP, fifo_spacing(16), eta=0, signal_scales=table),
             noise=Recorded(noise),
-            stride=4,
         )
         for table in (None, SCALES)
     )
     np.testing.assert_allclose(scaled.latents.flatten(), plain.latents.flatten() * SCALES[fifo_spacing(16)], rtol=1e-6)
     # A network that answers with the true noise (none): scaled signals arrive where the next level's scale says.
     schedule = NoiseSchedule.from_tables(ACP, fifo_spacing(16), eta=0, signal_scales=SCALES)
-    after = denoise_queue(lambda x, timesteps, frames: torch.zeros_like(x), schedule, scaled, noise=None)
+    after = after_step(lambda x, timesteps, frames: torch.zeros_like(x), schedule, scaled, None)
     below = (schedule.alphas[:-1].sqrt() * schedule.scales[:-1]).float()[None, None, :, None, None]
     torch.testing.assert_close(after.latents, below, atol=1e-5, rtol=1e-5)
 
@@ -263,20 +264,21 @@ def test_fifo_with_relative_position_and_other_q_caches(rule):
     vectors = golden("fifo_no_lookahead_eta1.npz")
     schedule = NoiseSchedule.from_tables(ACP, fifo_spacing(64), eta=0)
     queue = queue_of(vectors, schedule)
-    plain = denoise_queue(guided(relative, vectors), schedule, queue, noise=None)
+    plain = after_step(guided(relative, vectors), schedule, queue, None)
     with reuse_queries(relative, rule):
-        reused = denoise_queue(guided(relative, vectors), schedule, queue, noise=None)
+        reused = after_step(guided(relative, vectors), schedule, queue, None)
     assert reused.latents.isfinite().all()
     assert (reused.latents - plain.latents).abs().max() > 1e-4
 
 
-@pytest.mark.parametrize(("f", "n", "stride"), [(2, 1, 1), (4, 1, 2), (4, 3, 4), (16, 4, 4), (16, 4, 16)])
-def test_windows_write_every_active_slot_once(f, n, stride):
+@pytest.mark.parametrize(("f", "n", "lookahead"), [(2, 1, True), (4, 1, True), (4, 3, False), (16, 4, True)])
+def test_windows_write_every_active_slot_once(f, n, lookahead):
     """A pass with a network that answers with its own input's level and frame must put each answer in its slot."""
     schedule = NoiseSchedule.from_tables(ACP, fifo_spacing(f * n), eta=0)
-    queue = LatentQueue.from_clip(
-        torch.zeros(1, 1, f, 1, 1), schedule, noise=Recorded(torch.randn(1, 1, f * n + f - stride, 1, 1)), stride=stride
-    )
+    plan = fifo(f, f * n, lookahead=lookahead)
+    stride = plan.stride
+    noise = Recorded(torch.randn(1, 1, plan.slots, 1, 1))
+    queue = LatentQueue.from_clip(torch.zeros(1, 1, f, 1, 1), plan, schedule, noise=noise)
     seen = []
 
     def denoise(x, timesteps, frames):
@@ -286,7 +288,7 @@ def test_windows_write_every_active_slot_once(f, n, stride):
         assert torch.equal(x, queue.latents[0][:, slots].transpose(0, 1))
         return timesteps[:, None, :, None, None].float()
 
-    after = denoise_queue(denoise, schedule, queue, noise=None)
+    after = after_step(denoise, schedule, queue, None)
     assert seen[0].shape == (f * n // stride, f)
     answer = schedule.timesteps[queue.levels[queue.active]].float()[None, None, :, None, None]
     level = queue.levels[None, queue.active]
