@@ -22,6 +22,7 @@ from lvdm.pipeline.options import Options
 from lvdm.pipeline.passes import denoise, fill_queue
 from lvdm.pipeline.run import Run, computing, network_of
 from lvdm.pipeline.session import working_on
+from lvdm.pipeline.show_plan import show_plan
 from lvdm.pipeline.video import Video, prompts_of, videos_of
 from lvdm.runtime.console import Console
 from lvdm.runtime.cpu import keep_freed_memory
@@ -75,6 +76,9 @@ def run_on_ranks(options: Options) -> int:
 def main(argv: Sequence[str]) -> int:
     """Run the command line `argv`; return the exit status."""
     options = parse_args(argv)
+    if options.show_plan:
+        show_plan(options)
+        return 0
     keep_freed_memory()
     with leaving_together(wanted=options.parallel == "prompts"):
         return exit_status(partial(run_on_ranks, options), debug=options.debug)

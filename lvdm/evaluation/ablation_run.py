@@ -29,7 +29,9 @@ def status_table(trials: Sequence[Trial], folder: Path) -> str:
     for name in dict.fromkeys(trial.experiment for trial in trials):
         own = [trial for trial in trials if trial.experiment == name]
         rest = [trial for trial in own if load_measurement(trial.identity, folder=folder) is None]
-        made = sum(not trial.options.overwrite and recorded_frames(trial.video) >= trial.video.frames for trial in rest)
+        made = sum(
+            not trial.options.overwrite and (recorded_frames(trial.video) or 0) >= trial.video.frames for trial in rest
+        )
         lines.append(f"| {name} | {len(own)} | {len(own) - len(rest)} | {made} | {len(rest) - made} |")
     return "\n".join(lines)
 

@@ -21,7 +21,7 @@ from lvdm.models.ddpm3d import linear_betas, schedule_buffers
 from lvdm.models.loading import instantiate_from_config
 from lvdm.modules.attention import TEXT_TOKENS
 from lvdm.modules.layers import convolve_channels_last
-from lvdm.pipeline.options import DTYPES
+from lvdm.pipeline.derived import DTYPES
 from lvdm.runtime.batching import Workers, workers_of
 from lvdm.runtime.compile import Compiled
 from lvdm.runtime.process import process_settings

@@ -32,18 +32,20 @@ class UnreadableVideoError(ValueError):
     """A video, or its record, cannot be read; the message begins with its path."""
 
 
-def read_frames(path: Path) -> Iterator[np.ndarray]:
+def read_frames(path: Path, *, fps: float | None = None) -> Iterator[np.ndarray]:
     """Yield the frames (H, W, 3) uint8 of a video in order, with one of them in memory at a time.
 
     Args:
         path: a video file, or a folder of pictures.
+        fps: at how many frames a second; None for every frame of the file once. Pictures of a folder are always read
+            once.
 
     Raises:
         UnreadableVideoError: a frame cannot be decoded or has another size than the first, or there is no frame.
     """
     shape = None
     try:
-        for number, frame in enumerate(_decode(path)):
+        for number, frame in enumerate(_decode(path, fps)):
             if frame.dtype != np.uint8 or frame.ndim != 3 or frame.shape != (shape or (*frame.shape[:2], 3)):
                 expected = shape or "(H, W, 3)"
                 raise ValueError(f"frame {number} is {frame.dtype} {frame.shape}, expected uint8 {expected}")
@@ -84,12 +86,12 @@ def first_line(error: Exception) -> str:
     return str(error).partition("\n")[0] or type(error).__name__
 
 
-def _decode(path: Path) -> Iterator[np.ndarray]:
+def _decode(path: Path, fps: float | None) -> Iterator[np.ndarray]:
     if path.is_dir():
         return map(_read_picture, list_pictures(path))
-    if path.suffix.lower() == ".gif":
+    if path.suffix.lower() == ".gif" and fps is None:
         return iio.imiter(path, plugin="pillow", mode="RGB")
-    return _decode_with_ffmpeg(path)
+    return _decode_with_ffmpeg(path, fps)
 
 
 def _read_picture(path: Path) -> np.ndarray:
@@ -99,13 +101,16 @@ def _read_picture(path: Path) -> np.ndarray:
         return np.array(image.convert("RGB"))
 
 
-def _decode_with_ffmpeg(path: Path) -> Iterator[np.ndarray]:
-    """Yield each frame of a file once. By default ffmpeg repeats frames where the frame rate is not constant.
+def _decode_with_ffmpeg(path: Path, fps: float | None) -> Iterator[np.ndarray]:
+    """Yield each frame of a file once, or frames at `fps`.
+
+    By default ffmpeg repeats frames where the frame rate is not constant.
 
     Raises ValueError for a damaged file, at which ffmpeg by default stops as if the video ended there.
     """
     source = [get_ffmpeg_exe(), "-v", "error", "-xerror", "-i", f"file:{path}", "-map", "0:v:0"]
-    target = ["-fps_mode", "passthrough", "-pix_fmt", "rgb24", "-c:v", "ppm", "-f", "image2pipe", "-"]
+    rate = ["-fps_mode", "passthrough"] if fps is None else ["-vf", f"fps={fps}"]
+    target = [*rate, "-pix_fmt", "rgb24", "-c:v", "ppm", "-f", "image2pipe", "-"]
     with TemporaryFile() as log:
         with subprocess.Popen(
             [*source, *target], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=log

@@ -17,13 +17,19 @@ from lvdm.pipeline.conditions import Conditions
 from lvdm.pipeline.options import BASE_CLIP
 from lvdm.pipeline.run import Run
 from lvdm.pipeline.settings import identity_of
+from lvdm.pipeline.source import encoded_source
 from lvdm.pipeline.video import Video
 from lvdm.runtime.progress import progress_bar
 from lvdm.sampling.sampler import sample_clip
 
 
 def kept_base_clip(run: Run, video: Video, conditions: Conditions) -> Tensor:
-    """Return the base clip (1, C, f, h, w) of a video, and keep it for other videos that begin with it."""
+    """Return the base clip (1, C, f, h, w) of a video, and keep it for other videos that begin with it.
+
+    With `--continue_from` these are all frames (1, C, F, h, w) of the user's video.
+    """
+    if video.options.continue_from is not None:
+        return first_clip(run, conditions)
     path = base_clip_path(base_clip_key(video, conditions.noise), video.base_clips)
     clip = run.ranks.from_first(lambda: read_base_clip(path))
     if clip is None:
@@ -33,9 +39,16 @@ def kept_base_clip(run: Run, video: Video, conditions: Conditions) -> Tensor:
     return clip.to(run.device)
 
 
+def first_clip(run: Run, conditions: Conditions) -> Tensor:
+    """Return what a video begins with: a base clip (1, C, f, h, w), or all F frames of `--continue_from`."""
+    if run.options.continue_from is None:
+        return sample_base_clip(run, conditions)
+    return encoded_source(run)
+
+
 def sample_base_clip(run: Run, conditions: Conditions) -> Tensor:
     """Sample a clean clip (1, C, f, h, w), with a progress bar; Stopped if a signal asks for it."""
-    schedule = run.base_schedule()
+    schedule = run.clip_schedule()
     steps = sample_clip(conditions.denoise, schedule, frames=run.options.video_length, noise=conditions.noise)
     clip = None
     for latents in progress_bar(steps, total=len(schedule), desc="base clip", disabled=not run.ranks.first):

@@ -11,7 +11,7 @@ import torch
 from lvdm.io.images import to_uint8
 from lvdm.io.prompts import Prompt, prompts_from_words
 from lvdm.models.ddpm3d import LatentDiffusion
-from lvdm.pipeline.base_clip import sample_base_clip
+from lvdm.pipeline.base_clip import first_clip
 from lvdm.pipeline.conditions import condition
 from lvdm.pipeline.mode import Mode
 from lvdm.pipeline.options import WRITE, Options
@@ -113,7 +113,7 @@ def generate(
 def _frames(run: Run, prompt: Prompt, frames: int | None) -> Iterator[np.ndarray]:
     """Yield the frames of a video: conditioning, base clip, queue, denoising, frames."""
     conditions = condition(run, prompt, run.options)
-    clip = sample_base_clip(run, conditions)
+    clip = first_clip(run, conditions)
     for after in denoise(run, conditions, fill_queue(run, conditions, clip), frames=frames):
         yield from map(
             to_uint8, decoded_one_by_one(run.model, after.finished) if after.pixels is None else after.pixels

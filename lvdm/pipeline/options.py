@@ -4,19 +4,16 @@ from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
-import torch
-
 from lvdm.diffusion.schedule import CONSISTENCY, SPACINGS, TRAIN_STEPS
 from lvdm.io.images import FITS
 from lvdm.io.prompt_file import LONGEST
 from lvdm.io.prompts import LARGEST
 from lvdm.io.writers.mp4 import CRF
+from lvdm.pipeline.derived import DTYPES, RESULTS, Derived
 from lvdm.pipeline.mode import Mode
 from lvdm.pipeline.settings import Affects, Range, Setting, declare, finite
-from lvdm.sampling.plan import ALLOWED, Plan, make_plan
+from lvdm.sampling.plan import ALLOWED
 
-RESULTS = Path("results/videocraft_v2_fifo/random_noise")
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 PRECISIONS = ("auto", *DTYPES)
 PARALLEL = ("windows", "prompts")
 FORMATS = ("gif", "mp4")
@@ -44,7 +41,7 @@ def falling_timesteps(flag: str, timesteps: tuple[int, ...]) -> None:
 
 
 @dataclass(frozen=True)
-class Options:
+class Options(Derived):
     """Hold the settings of a run: each field is a flag of the command line.
 
     Where a default is None, the model's config or the machine says it: `lvdm.pipeline.resolve.resolved` fills it in and
@@ -81,7 +78,7 @@ class Options:
         100,
         Setting(
             "frames of each video", WHAT, NOTHING, short="-l", exclusive="length",
-            check=Range(1, LONGEST, "; --endless has no end"),
+            check=Range(0, LONGEST, "; --endless has no end"),
         ),
     )  # fmt: skip
     endless: bool = declare(
@@ -93,6 +90,28 @@ class Options:
         Setting(
             "frames to cross-fade between scheduled prompts; 0 switches at once", WHAT, SAMPLING,
             check=Range(0), applies=lambda options, prompt: len(prompt.schedule) > 1,
+        ),
+    )  # fmt: skip
+    continue_from: Path | None = declare(
+        None,
+        Setting(
+            "video to go on from; --new_video_length frames are added", WHAT, PIXELS, content="its content",
+            default_help="none", applies=lambda options, prompt: options.continue_from is not None,
+        ),
+    )  # fmt: skip
+    keep_source: bool = declare(
+        True,
+        Setting(
+            "let the output begin with the frames of --continue_from", WHAT, FILES, negatable=True,
+            applies=lambda options, prompt: options.continue_from is not None,
+        ),
+    )  # fmt: skip
+    interpolate: int | None = declare(
+        None,
+        Setting(
+            "make N frames of one: N - 1 between every two, and N times the frame rate", WHAT, PIXELS,
+            check=Range(2, hint=", the frames that are made of one"), default_help="none",
+            applies=lambda options, prompt: options.interpolate is not None,
         ),
     )  # fmt: skip
     height: int | None = declare(
@@ -110,8 +129,8 @@ class Options:
     image_fit: str = declare(
         FITS[0],
         Setting(
-            "what is done to pictures of another shape (--mode i2v)", WHAT, SAMPLING, choices=FITS,
-            applies=lambda options, prompt: prompt.picture is not None,
+            "what is done to pictures and videos of another shape", WHAT, SAMPLING, choices=FITS,
+            applies=lambda options, prompt: prompt.picture is not None or options.continue_from is not None,
         ),
     )  # fmt: skip
 
@@ -274,50 +293,3 @@ class Options:
     def __post_init__(self) -> None:
         if isinstance(self.mode, str):
             object.__setattr__(self, "mode", Mode.parse(self.mode))
-
-    @property
-    def unet_dtype(self) -> torch.dtype:
-        """The number format of the U-Net."""
-        return DTYPES[self.precision]
-
-    @property
-    def steps(self) -> int:
-        """Denoising steps of the base clip: the timesteps that are given, or f*n."""
-        return len(self.timesteps) if self.timesteps else self.video_length * self.num_partitions
-
-    @property
-    def queue_plan(self) -> Plan:
-        """The noise levels of the queue; ValueError if `plan` does not fit the window, or `timesteps`."""
-        return make_plan(
-            self.plan,
-            window=self.video_length,
-            lookahead=self.lookahead_denoising,
-            slots=self.video_length * self.num_partitions,
-            timesteps=self.timesteps and len(self.timesteps),
-        )
-
-    @property
-    def frames(self) -> int | None:
-        """Frames of a video; None without end."""
-        return None if self.endless else self.new_video_length
-
-    @property
-    def rows(self) -> int | None:
-        """What `window_batch` is in rows of a batch: guidance makes two of a window, a scale of 1 one."""
-        return self.window_batch and self.window_batch * (1 if self.unconditional_guidance_scale == 1 else 2)
-
-    @property
-    def offloaded(self) -> tuple[str, ...]:
-        """The parts of the model that are on the device only while they compute.
-
-        Encoders do so once a video, but that of pictures for every frame if each becomes the picture of later ones.
-        """
-        pictures = ("embedder", "image_proj_model")
-        if self.offload:
-            return ("model", "first_stage_model", "cond_stage_model", *pictures)
-        return ("cond_stage_model",) if self.mode.renews_picture else ("cond_stage_model", *pictures)
-
-    @property
-    def results_root(self) -> Path:
-        """The folder that results go to."""
-        return RESULTS if self.output_dir is None else self.output_dir

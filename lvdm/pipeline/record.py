@@ -88,8 +88,8 @@ def write_record(video: Video, state: RunState) -> None:
         partial.write_text(f"{text}\n", encoding="utf-8", errors="backslashreplace")
 
 
-def recorded_frames(video: Video) -> int:
-    """Return how many frames the finished video has; 0 if there is none, or not all of its files.
+def recorded_frames(video: Video) -> int | None:
+    """Return how many new frames the finished video has; None if there is none, or not all of its files.
 
     Raises:
         ValueError: it was made with other settings.
@@ -98,12 +98,12 @@ def recorded_frames(video: Video) -> int:
         record = json.loads(video.record.read_text(encoding="utf-8"))
         frames, settings = int(record["frames"]), dict(record["settings"])
     except (OSError, ValueError, KeyError, TypeError):
-        return 0
+        return None
     check_same(video, settings)
-    return frames if all(path.exists() for path in video.outputs) else 0
+    return frames if all(path.exists() for path in video.outputs) else None
 
 
-def progress_of(video: Video) -> tuple[RunState | None, int]:
+def progress_of(video: Video) -> tuple[RunState | None, int | None]:
     """Return the state from which `video` goes on, if it was begun, and how many frames its finished files have.
 
     Raises:
@@ -111,8 +111,8 @@ def progress_of(video: Video) -> tuple[RunState | None, int]:
     """
     state, frames = saved_state(video), recorded_frames(video)
     if state is not None:
-        frames = min(frames, state.frames)  # the state has a checksum
-    if state is None and 0 < frames < (video.frames or math.inf):
+        frames = frames and min(frames, state.frames)  # the state has a checksum
+    if state is None and frames is not None and frames < (math.inf if video.frames is None else video.frames):
         raise ValueError(
             f"the video in {video.folder} has {frames} frames and cannot get more (--new_video_length, --endless), as "
             f"{video.state.name}, from which it would go on, is gone; --overwrite makes it anew"
@@ -122,7 +122,7 @@ def progress_of(video: Video) -> tuple[RunState | None, int]:
 
 def _times(seconds: Mapping[str, float], frames: int) -> dict[str, Any]:
     total = sum(seconds.values())
-    times = {**seconds, "total": total, "per_frame": total / frames}
+    times = {**seconds, "total": total, "per_frame": total / max(1, frames)}
     return {name: round(value, 4) for name, value in times.items()}
 
 

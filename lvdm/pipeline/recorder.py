@@ -13,9 +13,10 @@ from lvdm.io.images import to_uint8
 from lvdm.io.writers.video_files import NO_FILES, VideoFiles, open_files
 from lvdm.models.ddpm3d import LatentDiffusion
 from lvdm.pipeline.conditions import Conditions
-from lvdm.pipeline.passes import Pass, decoded_one_by_one
+from lvdm.pipeline.passes import decoded_one_by_one
 from lvdm.pipeline.record import Stopwatch
 from lvdm.pipeline.run import Run
+from lvdm.pipeline.snapshot import Pass
 from lvdm.pipeline.state import RunState, write_state
 from lvdm.pipeline.video import Video
 from lvdm.runtime.background import BackgroundWriter, background_writer
@@ -59,7 +60,7 @@ class Recorder:
         self._write(after)
         self._show(after)
         frames = self.video.frames
-        self.complete = stopped and after.frames_done > 0 if frames is None else after.frames_done == frames
+        self.complete = after.complete or (frames is None and stopped and after.frames_done > 0)
         if self.complete or stopped or after.queue.passes % self.video.options.save_every == 0:
             self._save(after)
         if stopped and not self.complete:
@@ -83,7 +84,7 @@ class Recorder:
     def _save(self, after: Pass) -> None:
         self.write.wait()
         self.clock.lap("queue")
-        snapshot = after.snapshot(self.conditions)
+        snapshot = after.snapshot(self.conditions.noise)
         self.state = RunState(self.video.settings, snapshot, self.files.sync(), self.clock.laps)
         if self.run.ranks.first:
             write_state(self.video.state, self.state)
@@ -118,7 +119,7 @@ def files_of(video: Video, state: RunState, picture: np.ndarray | None) -> Abstr
         video.folder,
         video.name,
         formats=options.formats,
-        fps=options.output_fps,
+        fps=options.frame_rate,
         comment=video.comment,
         crf=options.crf,
         save_frames=options.save_frames,

@@ -175,10 +175,20 @@ def _check_model(options: Options, facts: ConfigFacts) -> None:
     if steps not in (None, options.steps):
         allowed = "as many as --timesteps" if options.timesteps else f"f*n = {f}*{n}"
         raise ValueError(
-            f"--num_inference_steps {steps}: must be {allowed} = {options.steps}, or left out; --video_length sets f and "
-            "--num_partitions n"
+            f"--num_inference_steps {steps}: must be {allowed} = {options.steps}, or left out; --video_length sets f "
+            "and --num_partitions n"
         )
     plan = options.queue_plan
+    if options.continue_from is not None and plan.in_blocks and not plan.front:
+        raise ValueError(
+            f"--continue_from {str(options.continue_from)!r} --plan {options.plan}: this plan looks at no earlier "
+            "frame, so nothing would go on; choose another plan"
+        )
+    if options.continue_from is not None and options.mode.unilatent:
+        raise ValueError(
+            f"--continue_from {str(options.continue_from)!r} --mode {str(options.mode)!r}: unilatent spreads a base "
+            "clip over the queue, and there is none; leave one of them out"
+        )
     if plan.in_blocks and options.mode.unilatent:
         raise ValueError(
             f"--mode {str(options.mode)!r} --plan {options.plan}: unilatent spreads the base clip over the queue, and "
@@ -198,6 +208,16 @@ def _check_model(options: Options, facts: ConfigFacts) -> None:
 
 
 def _check_combinations(options: Options) -> None:
+    if options.new_video_length < 1 and (options.continue_from is None or options.interpolate is None):
+        raise ValueError(
+            f"--new_video_length {options.new_video_length}: must be at least 1; 0 is for --continue_from with "
+            "--interpolate, which then only makes frames between those that there are"
+        )
+    if options.interpolate is not None and options.interpolate >= options.video_length:
+        raise ValueError(
+            f"--interpolate {options.interpolate}: must be from 2 to {options.video_length - 1}, as two given frames "
+            f"and those between them must fit into a window of {options.video_length} frames (--video_length)"
+        )
     if options.compile and options.offload:
         raise ValueError(
             "--compile --offload: cannot be combined, as compiled kernels need the weights in one place; leave one out"
@@ -210,10 +230,10 @@ def _check_combinations(options: Options) -> None:
             f"--negative_prompt {shortened(options.negative_prompt)!r}: it has no effect with "
             "--unconditional_guidance_scale 1, which is no guidance; leave it out or give another scale"
         )
-    if options.image_fit != FITS[0] and not options.mode.from_picture:
+    if options.image_fit != FITS[0] and not options.mode.from_picture and options.continue_from is None:
         raise ValueError(
-            f"--image_fit {options.image_fit!r}: only --mode i2v reads pictures, and --mode is {str(options.mode)!r}; "
-            "leave it out"
+            f"--image_fit {options.image_fit!r}: only --mode i2v and --continue_from read pictures, and --mode is "
+            f"{str(options.mode)!r}; leave it out"
         )
     if options.image and not options.prompt:
         raise ValueError(

@@ -42,8 +42,8 @@ class Run:
         """Where latents are."""
         return self.model.betas.device
 
-    def base_schedule(self) -> NoiseSchedule:
-        """Return the noise levels of the base clip."""
+    def clip_schedule(self) -> NoiseSchedule:
+        """Return the noise levels of clips that are made at once: the base clip, and frames in between."""
         timesteps = self._given_timesteps()
         if timesteps is None:
             timesteps = SPACINGS[self.options.base_spacing](self.options.steps)

@@ -11,10 +11,10 @@ from lvdm.io.images import to_uint8
 from lvdm.io.lock import folder_lock
 from lvdm.io.writers.gif import GifWriter
 from lvdm.pipeline.conditions import Conditions
-from lvdm.pipeline.passes import Snapshot
 from lvdm.pipeline.record import Stopwatch, pass_log, progress_of, write_record
 from lvdm.pipeline.recorder import Recorder, open_recorder
 from lvdm.pipeline.run import Run
+from lvdm.pipeline.snapshot import Snapshot
 from lvdm.pipeline.state import RunState
 from lvdm.pipeline.video import Video
 from lvdm.runtime.distributed import Ranks
@@ -39,11 +39,11 @@ class Session:
     clock: Stopwatch
 
     def begin(self, clip: Tensor, snapshot: Snapshot) -> RunState:
-        """Write the clip (1, C, f, h, w) that the queue was filled from to origin.gif; return the first state."""
+        """Write the end of the clip (1, C, F, h, w) that the queue was filled from to origin.gif; return the state."""
         if self.run.ranks.first:
             path, options = self.video.folder / "origin.gif", self.video.options
             with GifWriter(path, fps=options.output_fps, comment=self.video.comment) as origin:
-                for frame in clip.unbind(2):
+                for frame in clip[:, :, -options.video_length :].unbind(2):
                     origin.write(to_uint8(self.run.model.decode(frame)[0]))
         self.clock.lap("base clip")
         return RunState(self.video.settings, snapshot, files={}, seconds=self.clock.laps)
@@ -71,7 +71,7 @@ def working_on(run: Run, video: Video) -> Iterator[Session]:
         if video.begins_anew:
             ranks.from_first(video.forget)
         state, finished = ranks.from_first(lambda: progress_of(video))
-        complete = video.frames is not None and finished >= video.frames
+        complete = None not in (video.frames, finished) and finished >= video.frames
         with pass_log(video.log if run.options.debug and ranks.first and not complete else None) as log:
             if not complete:
                 begun = "begun" if state is None else f"resumed after frame {state.frames}"

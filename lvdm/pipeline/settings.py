@@ -156,7 +156,7 @@ def identity_of(options: Any, prompt: Any, contents: Mapping[str, str], *, affec
         if not setting.affects & affects:
             continue
         flag = f"--{name} ({setting.content})" if setting.content else f"--{name}"
-        value = contents[name] if setting.content else getattr(options, name)
+        value = contents.get(name) if setting.content else getattr(options, name)
         if setting.applies and not setting.applies(options, prompt):
             value = None
         values[flag] = setting.identity(value) if setting.identity and value is not None else value

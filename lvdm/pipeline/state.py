@@ -13,7 +13,7 @@ from torch import Tensor
 
 from lvdm.io.files import DamagedFileError, read_sealed, set_aside, write_sealed
 from lvdm.io.writers.video_files import WriterStates
-from lvdm.pipeline.passes import Snapshot
+from lvdm.pipeline.snapshot import Snapshot, Waiting
 from lvdm.pipeline.video import Video
 from lvdm.sampling.plan import Plan
 from lvdm.sampling.queue import LatentQueue
@@ -40,13 +40,13 @@ class RunState:
 
     @property
     def frames(self) -> int:
-        """How many frames the video has."""
+        """How many new frames the video has."""
         return self.snapshot.frames
 
     def to(self, device: torch.device) -> "RunState":
         """Return the same state with its tensors on `device`."""
         tensors = {name: tensor.to(device) for name, tensor in tensors_of(self.snapshot).items()}
-        return replace(self, snapshot=snapshot_from(tensors, self.snapshot.queue))
+        return replace(self, snapshot=snapshot_from(tensors, self.snapshot.queue, number_of(self.snapshot)))
 
 
 def tensors_of(snapshot: Snapshot) -> dict[str, Tensor]:
@@ -54,14 +54,23 @@ def tensors_of(snapshot: Snapshot) -> dict[str, Tensor]:
     queue = snapshot.queue
     tensors = {"queue/latents": queue.latents, "ready": snapshot.ready}
     optional = {"queue/known": queue.known, IMAGE_TOKENS: snapshot.image_tokens}
+    if snapshot.waiting is not None:
+        optional |= {"waiting/frames": snapshot.waiting.frames, "waiting/window": snapshot.waiting.window}
     return tensors | {name: tensor for name, tensor in optional.items() if tensor is not None}
 
 
-def snapshot_from(tensors: Mapping[str, Tensor], queue: LatentQueue) -> Snapshot:
-    """Return the inverse of `tensors_of`; everything that is no tensor is as in `queue`."""
-    latents = tensors["queue/latents"]
+def snapshot_from(tensors: Mapping[str, Tensor], queue: LatentQueue, number: int) -> Snapshot:
+    """Return the inverse of `tensors_of`. What is no tensor is as in `queue`; `number` is that of Waiting."""
+    latents, waiting = tensors["queue/latents"], None
     queue = replace(queue, latents=latents, known=tensors.get("queue/known"))
-    return Snapshot(queue, tensors.get(IMAGE_TOKENS), ready=tensors.get("ready", latents[:, :, :0]))
+    if "waiting/frames" in tensors:
+        waiting = Waiting(tensors["waiting/frames"], number, tensors["waiting/window"])
+    return Snapshot(queue, tensors.get(IMAGE_TOKENS), tensors.get("ready", latents[:, :, :0]), waiting)
+
+
+def number_of(snapshot: Snapshot) -> int:
+    """Return the number of the first frame that waits for others between."""
+    return 0 if snapshot.waiting is None else snapshot.waiting.number
 
 
 def write_state(path: Path, state: RunState) -> None:
@@ -71,6 +80,7 @@ def write_state(path: Path, state: RunState) -> None:
         "settings": state.settings,
         "row": queue.row,
         "passes": queue.passes,
+        "waiting": number_of(state.snapshot),
         "seconds": state.seconds,
         "files": list(state.files),
     }
@@ -102,7 +112,9 @@ def read_state(path: Path, plan: Plan) -> RunState | None:
             if name.startswith("files/"):
                 _, writer, key = name.split("/")
                 files[writer][key] = value
-        return RunState(record["settings"], snapshot_from(tensors, queue), files, record["seconds"])
+        return RunState(
+            record["settings"], snapshot_from(tensors, queue, record.get("waiting", 0)), files, record["seconds"]
+        )
     except (SafetensorError, ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
         raise DamagedFileError(f"{path}: does not hold the state of a run ({error})") from error
 

@@ -13,6 +13,7 @@ from lvdm.io.prompt_file import read_prompts
 from lvdm.io.prompts import Prompt, prompts_from_words, share
 from lvdm.pipeline.options import FILES, PIXELS, Options
 from lvdm.pipeline.settings import identity_of
+from lvdm.pipeline.source import source_digest
 
 COMMENT_LENGTH = 4000  # characters of a prompt in the comments of files: ffmpeg takes no more than fits a command line
 
@@ -24,7 +25,7 @@ class Video:
     Args:
         prompt: what is in it.
         options: how it is made; where the prompt's line of a table says something else than the flags, that.
-        contents: digests of the config's model and of the checkpoint, by the names of these settings.
+        contents: digests of the config's model, of the checkpoint and of the source, by the names of these settings.
         begins_anew: whether what an earlier run left of it is to be removed first.
     """
 
@@ -154,4 +155,6 @@ def videos_of(prompts: Sequence[Prompt], options: Options, *, digest: str) -> li
             )
     model = json.dumps(read_config(options.config)["model"], sort_keys=True, default=str)
     contents = {"config": sha256(model.encode()).hexdigest(), "ckpt_path": digest}
+    if options.continue_from is not None:
+        contents["continue_from"] = source_digest(options)
     return [Video.of(prompt, options, contents=contents) for prompt in prompts]

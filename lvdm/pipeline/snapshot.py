@@ -1,0 +1,73 @@
+"""Hold a video between two passes, and what a pass leaves."""
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from lvdm.diffusion.noise import Noise
+from lvdm.sampling.queue import LatentQueue
+from lvdm.sampling.sampler import advance
+
+
+@dataclass(frozen=True)
+class Waiting:
+    """Hold what `--interpolate` has not made frames between yet.
+
+    Args:
+        frames: (1, C, K, h, w), from the last frame that the video has on.
+        number: of the first of them, counted without those in between.
+        window: (1, C, S, h, w), the last frames of the video, with those in between; S is 0 before the first window.
+    """
+
+    frames: Tensor
+    number: int
+    window: Tensor
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """Hold what the next pass begins with.
+
+    Args:
+        queue: its latents, and where in its plan it is.
+        image_tokens: (1, 1, N, D), which take the place of the user's picture, if any.
+        ready: (1, C, K, h, w), frames in front of the queue that are finished, and that the video does not have yet.
+        waiting: with `--interpolate`, once there are frames.
+    """
+
+    queue: LatentQueue
+    image_tokens: Tensor | None
+    ready: Tensor
+    waiting: Waiting | None = None
+
+    @property
+    def frames(self) -> int:
+        """How many new frames the video has; below 0 while it lacks some of the frames that it goes on from."""
+        return max(0, self.queue.head_frame) - self.ready.shape[2]
+
+
+@dataclass(frozen=True)
+class Pass:
+    """Hold what a pass over the queue has left.
+
+    Args:
+        queue: as the pass left it.
+        finished: (1, C, K, h, w), frames that the video gets now; K is 0 in the warm-up and within a period.
+        pixels: (K, 3, H, W), the same frames, if they were decoded already.
+        image_tokens, ready, waiting: as of Snapshot, for the next pass.
+        frames_done: how many new frames the video has, with these; those in between do not count.
+        complete: whether these are all.
+    """
+
+    queue: LatentQueue
+    finished: Tensor
+    pixels: Tensor | None
+    image_tokens: Tensor | None
+    ready: Tensor
+    frames_done: int
+    complete: bool
+    waiting: Waiting | None = None
+
+    def snapshot(self, noise: Noise) -> Snapshot:
+        """Return what the next pass begins with."""
+        return Snapshot(advance(self.queue, noise=noise), self.image_tokens, self.ready, self.waiting)

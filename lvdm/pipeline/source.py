@@ -1,0 +1,68 @@
+"""Read the user's video that a new one goes on from (--continue_from)."""
+
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from lvdm.io.files import file_digest
+from lvdm.io.frames import UnreadableVideoError, fingerprint, read_frames
+from lvdm.io.images import as_tensor, fitted
+from lvdm.pipeline.options import Options
+from lvdm.pipeline.run import Run
+from lvdm.runtime.progress import progress_bar
+
+
+def source_frames(options: Options) -> Iterator[np.ndarray]:
+    """Yield the frames (H, W, 3) uint8 of the video, at the frame rate and the size of the output.
+
+    A folder of pictures has the frame rate of the output.
+
+    Raises:
+        ValueError: it cannot be read, or has too few frames to go on from.
+    """
+    path, least, count = options.continue_from, frames_needed(options), 0
+    if not path.exists():
+        raise FileNotFoundError(f"--continue_from {str(path)!r}: there is no such file")
+    try:
+        for frame in read_frames(path, fps=options.output_fps):
+            count += 1
+            picture = fitted(Image.fromarray(frame), options.height, options.width, fit=options.image_fit)
+            yield np.asarray(picture)
+    except UnreadableVideoError as error:
+        raise ValueError(f"--continue_from {str(path)!r}: cannot be read as a video ({error})") from error
+    if count < least:
+        raise ValueError(
+            f"--continue_from {str(path)!r}: has {count} frames at {options.output_fps} frames a second "
+            f"(--output_fps); --plan {options.plan} needs at least {least} to go on from"
+        )
+
+
+def frames_needed(options: Options) -> int:
+    """Return how many frames a video must have to go on from it: what a plan of blocks looks back at, or two."""
+    plan = options.queue_plan
+    return max(2, plan.front if plan.in_blocks else 0)
+
+
+def source_digest(options: Options) -> str:
+    """Return what identifies the content of the video; errors as of `source_frames`."""
+    for _ in islice(source_frames(options), frames_needed(options)):
+        pass
+    path = options.continue_from
+    return repr(fingerprint(path)) if Path(path).is_dir() else file_digest(path)
+
+
+def encoded_source(run: Run) -> Tensor:
+    """Return the latents (1, C, F, h, w) of all frames of the video; errors as of `source_frames`."""
+    name = run.options.continue_from.name
+    frames = source_frames(run.options)
+    frames = progress_bar(frames, desc=f"reading {name}", unit="frame", disabled=not run.ranks.first)
+    latents = []
+    for frame in frames:
+        latents.append(run.model.encode(as_tensor(frame)[None].to(run.device)).float())
+        run.stop.check()
+    return torch.stack(latents, dim=2)
