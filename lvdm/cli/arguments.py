@@ -96,12 +96,19 @@ def _add_flag(group: Any, name: str, setting: Setting, kind: Any, words: str) ->
 def _reader(kind: type, setting: Setting) -> Callable[[str], Any]:
     """Return what reads one word of the command line as a value, or as several of them with a separator between."""
 
-    def read(word: str) -> Any:
-        if setting.separator:
-            return tuple(kind(part) for part in word.split(setting.separator))
-        return word if word in setting.words else kind(word)
+    if not setting.separator and not setting.words:
+        return kind
 
-    read.__name__ = kind.__name__  # argparse says "invalid int value"
+    def read(word: str) -> Any:
+        try:
+            if setting.separator:
+                return tuple(kind(part) for part in word.split(setting.separator))
+            return word if word in setting.words else kind(word)
+        except ValueError:
+            allowed = [f"a number ({kind.__name__})", *setting.words]
+            several = f", or several with '{setting.separator}' between" if setting.separator else ""
+            raise argparse.ArgumentTypeError(f"{word!r} is not {' or '.join(allowed)}{several}") from None
+
     return read
 
 

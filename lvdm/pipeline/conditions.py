@@ -10,6 +10,7 @@ from lvdm.diffusion.noise import KeyedNoise
 from lvdm.io.images import as_tensor
 from lvdm.io.prompts import Prompt
 from lvdm.pipeline.options import Options
+from lvdm.pipeline.resolve import config_facts
 from lvdm.pipeline.run import Run
 from lvdm.runtime.errors import shortened
 from lvdm.runtime.progress import print_above
@@ -37,6 +38,7 @@ def condition(run: Run, prompt: Prompt, options: Options) -> Conditions:
     """
     model, picture = run.model, None
     if run.ranks.first:
+        _warn_of_untrained_levels(options)
         _warn_of_unread_words(run, [*(text for _, text in prompt.schedule), options.negative_prompt])
     conditioning = Conditioning.of_text(
         model, prompt.schedule, fps=options.fps, negative=options.negative_prompt, blend=options.prompt_blend
@@ -55,3 +57,19 @@ def _warn_of_unread_words(run: Run, texts: list[str]) -> None:
     for text in dict.fromkeys(texts):
         if unread := run.model.cond_stage_model.unread(text):
             print_above(f"warning: the text encoder does not read the last {unread} tokens of {shortened(text)!r}")
+
+
+def _warn_of_untrained_levels(options: Options) -> None:
+    """Print a warning if the model will see clean frames beside noisy ones, and was not trained so."""
+    wanted = []
+    if options.plan.startswith("autoregressive") and options.queue_plan.front:
+        wanted.append((f"--plan {options.plan}", "context", "jumps where its blocks meet"))
+    if options.interpolate is not None:
+        wanted.append((f"--interpolate {options.interpolate}", "between", "frames in between that flicker"))
+    trained = config_facts(options.config).trained_levels
+    for flag, kind, expected in wanted:
+        if not {kind, "independent"} & set(trained):
+            print_above(
+                f"warning: {flag} shows the model clean frames beside noisy ones; {options.config} does not say that "
+                f"it was trained so (trained_levels: [{kind}]), so expect {expected}"
+            )

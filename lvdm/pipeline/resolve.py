@@ -37,12 +37,14 @@ class ConfigFacts:
         temporal_length: frames that it was trained on.
         size_factor: sides in pixels are multiples of this.
         defaults: of the settings that depend on the model, by their names.
+        trained_levels: kinds of noise levels in clips of its training, as `lvdm.training.levels` names them.
     """
 
     target: str
     temporal_length: int
     size_factor: int
     defaults: Mapping[str, Any]
+    trained_levels: tuple[str, ...]
 
 
 def resolved(options: Options) -> Options:
@@ -100,6 +102,7 @@ def config_facts(path: Path) -> ConfigFacts:
         temporal_length=temporal_length,
         size_factor=vae_factor * unet_factor,
         defaults={"video_length": temporal_length, **_inference(config, vae_factor, where)},
+        trained_levels=tuple(_lookup(config, "trained_levels", list, where) if "trained_levels" in config else ()),
     )
 
 
@@ -178,6 +181,19 @@ def _check_model(options: Options, facts: ConfigFacts) -> None:
             f"--num_inference_steps {steps}: must be {allowed} = {options.steps}, or left out; --video_length sets f "
             "and --num_partitions n"
         )
+    _check_plan(options)
+    for side in ("height", "width"):
+        pixels, factor = _needed(options, side), facts.size_factor
+        if pixels < 1 or pixels % factor:
+            below = pixels // factor * factor
+            nearest = [str(size) for size in (below, below + factor) if 0 < size <= LARGEST_SIDE] or [str(factor)]
+            raise ValueError(
+                f"--{side} {pixels}: must be a positive multiple of {factor} for this model; "
+                f"the nearest {'are' if len(nearest) > 1 else 'is'} {' and '.join(nearest)}"
+            )
+
+
+def _check_plan(options: Options) -> None:
     plan = options.queue_plan
     if options.continue_from is not None and plan.in_blocks and not plan.front:
         raise ValueError(
@@ -196,18 +212,6 @@ def _check_model(options: Options, facts: ConfigFacts) -> None:
         )
     if plan.levels > TRAIN_STEPS:
         raise ValueError(f"--plan {options.plan}: has {plan.levels} noise levels; at most {TRAIN_STEPS} are allowed")
-    for side in ("height", "width"):
-        pixels, factor = _needed(options, side), facts.size_factor
-        if pixels < 1 or pixels % factor:
-            below = pixels // factor * factor
-            nearest = [str(size) for size in (below, below + factor) if 0 < size <= LARGEST_SIDE] or [str(factor)]
-            raise ValueError(
-                f"--{side} {pixels}: must be a positive multiple of {factor} for this model; "
-                f"the nearest {'are' if len(nearest) > 1 else 'is'} {' and '.join(nearest)}"
-            )
-
-
-def _check_combinations(options: Options) -> None:
     if options.new_video_length < 1 and (options.continue_from is None or options.interpolate is None):
         raise ValueError(
             f"--new_video_length {options.new_video_length}: must be at least 1; 0 is for --continue_from with "
@@ -218,6 +222,9 @@ def _check_combinations(options: Options) -> None:
             f"--interpolate {options.interpolate}: must be from 2 to {options.video_length - 1}, as two given frames "
             f"and those between them must fit into a window of {options.video_length} frames (--video_length)"
         )
+
+
+def _check_combinations(options: Options) -> None:
     if options.compile and options.offload:
         raise ValueError(
             "--compile --offload: cannot be combined, as compiled kernels need the weights in one place; leave one out"

@@ -29,6 +29,10 @@ OTHER = {
     "video_length": 8,
     "num_partitions": 2,
     "eta": 0.5,
+    "plan": "plateau:2",
+    "timesteps": tuple(range(63, -1, -1)),
+    "context_level": 20,
+    "interpolate": 2,
     "unconditional_guidance_scale": 3.0,
     "lookahead_denoising": False,
     "qcache_weight": 0.5,
@@ -47,7 +51,11 @@ NEEDS_ANOTHER_SETTING = {
     "qcache_weight": {"mode": Mode.parse("t2v_TTqcache")},
     "crf": {"formats": ("mp4",)},
 }
-OF_FILES = {"config", "ckpt_path", "image_fit"}  # other contents, and a picture; tested with runs
+# Names that states of the first versions lack: a video goes on with them if they do not apply.
+LATER = {
+    "--plan", "--timesteps", "--context_level", "--continue_from (its content)", "--keep_source", "--interpolate",
+}  # fmt: skip
+OF_FILES = {"config", "ckpt_path", "image_fit", "continue_from", "keep_source"}  # other contents; tested with runs
 
 
 @pytest.fixture
@@ -115,7 +123,13 @@ def test_what_affects_nothing_changes_no_identity(options):
 def test_settings_that_do_not_apply_change_no_identity(options):
     """A run goes on although a setting was changed that has no meaning in it."""
     plain = identity(options, prompt=PROMPT)
-    for changes in ({"prompt_blend": 4}, {"qcache_weight": 0.5}, {"crf": 30}, {"image_fit": "pad"}):
+    for changes in (
+        {"prompt_blend": 4},
+        {"qcache_weight": 0.5},
+        {"crf": 30},
+        {"image_fit": "pad"},
+        {"keep_source": False},
+    ):
         assert identity(replace(options, **changes), prompt=PROMPT) == plain
 
 
@@ -138,7 +152,8 @@ def test_identity_has_the_names_that_states_on_disks_have(options):
         "--num_partitions", "--eta", "--unconditional_guidance_scale", "--lookahead_denoising", "--qcache_weight",
         "--queue_scale", "--base_spacing", "--precision", "--compile", "--output_fps", "--formats", "--crf",
         "--save_frames", "--save_queue",
-    }  # fmt: skip
+    } | LATER  # fmt: skip
+    assert all(video.settings[name] is None for name in LATER)
     assert video.settings["--compile"] is None
     assert video.settings["--formats"] == ["gif"]
 
