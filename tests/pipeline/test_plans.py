@@ -107,10 +107,13 @@ def source(tmp_path) -> Path:
     frames = np.tile(np.linspace(0, 255, 48).astype(np.uint8)[None, None, :, None], (12, 32, 1, 3))
     for number, frame in enumerate(frames):
         frame[8:16, 3 * number : 3 * number + 8] = (255, 0, 0)
-    iio.imwrite(
-        tmp_path / "source.mp4", frames, plugin="FFMPEG", fps=8, codec="libx264rgb", output_params=["-crf", "0"]
-    )
-    return tmp_path / "source.mp4"
+    return write_film(tmp_path / "source.mp4", frames)
+
+
+def write_film(path: Path, frames: np.ndarray) -> Path:
+    """Write an MP4 without loss."""
+    iio.imwrite(path, frames, plugin="FFMPEG", fps=8, codec="libx264rgb", output_params=["-crf", "0"])
+    return path
 
 
 @pytest.mark.parametrize("plan", ["fifo", "plateau:2", "pyramid:0.5", "autoregressive:2"])
