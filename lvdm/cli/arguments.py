@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any, get_origin, get_type_hints
 
 from lvdm.cli.command import Parser
+from lvdm.pipeline.config_facts import config_facts
 from lvdm.pipeline.mode import Mode
 from lvdm.pipeline.options import Options
-from lvdm.pipeline.resolve import config_facts, embedded_config, resolved
+from lvdm.pipeline.resolve import embedded_config, resolved
 from lvdm.pipeline.settings import Setting, settings_of, value_type
 
 USAGE = "python videocrafter_main.py [--prompt TEXT | --prompt_file FILE] [flags]"

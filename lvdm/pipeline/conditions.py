@@ -9,8 +9,8 @@ from lvdm.diffusion.guidance import GuidedDenoiser
 from lvdm.diffusion.noise import KeyedNoise
 from lvdm.io.images import as_tensor
 from lvdm.io.prompts import Prompt
+from lvdm.pipeline.config_facts import config_facts
 from lvdm.pipeline.options import Options
-from lvdm.pipeline.resolve import config_facts
 from lvdm.pipeline.run import Run
 from lvdm.runtime.errors import shortened
 from lvdm.runtime.progress import print_above

@@ -2,49 +2,25 @@
 
 import math
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from lvdm.diffusion.schedule import TRAIN_STEPS
-from lvdm.io.configs import read_config
 from lvdm.io.images import FITS
 from lvdm.io.prompts import safe_experiment
+from lvdm.pipeline.config_facts import ConfigFacts, config_facts
 from lvdm.pipeline.mode import Mode
 from lvdm.pipeline.options import LARGEST_SIDE, QCACHE_WEIGHT, Options
-from lvdm.pipeline.settings import check_each, settings_of, value_type
+from lvdm.pipeline.settings import check_each
 from lvdm.runtime.cpu import has_bf16_units
 from lvdm.runtime.distributed import global_rank, local_rank, local_world_size, world_size
 from lvdm.runtime.errors import shortened
 
 EMBEDDED = Path("configs/inference_t2v_tiny.yaml")
 EMBEDDED_WITH_PICTURES = Path("configs/inference_i2v_tiny.yaml")
-
-# Where a config says nothing.
-INFERENCE_DEFAULTS = {"fps": 8, "output_fps": 10, "unconditional_guidance_scale": 12.0, "plan": "fifo", "eta": 1.0}
-INFERENCE = {name: setting for name, setting in settings_of(Options).items() if setting.from_config}
-
-
-@dataclass(frozen=True)
-class ConfigFacts:
-    """Hold the part of a model's config that settings depend on.
-
-    Args:
-        target: class of the model.
-        temporal_length: frames that it was trained on.
-        size_factor: sides in pixels are multiples of this.
-        defaults: of the settings that depend on the model, by their names.
-        trained_levels: kinds of noise levels in clips of its training, as `lvdm.training.levels` names them.
-    """
-
-    target: str
-    temporal_length: int
-    size_factor: int
-    defaults: Mapping[str, Any]
-    trained_levels: tuple[str, ...]
 
 
 def resolved(options: Options) -> Options:
@@ -84,67 +60,6 @@ def resolved(options: Options) -> Options:
 def embedded_config(mode: Mode) -> Path:
     """Return the config of the embedded model that can do `mode`."""
     return EMBEDDED_WITH_PICTURES if mode.needs_image else EMBEDDED
-
-
-def config_facts(path: Path) -> ConfigFacts:
-    """Read what settings depend on from a model's config; ValueError or FileNotFoundError name --config and the key."""
-    where = f"--config {str(path)!r}"
-    config = read_config(path)
-    if not isinstance(config.get("model"), dict):
-        raise ValueError(f"{where}: there is no section `model:`")
-    unet = "model.params.unet_config.params"
-    ddconfig = "model.params.first_stage_config.params.ddconfig"
-    vae_factor = 2 ** (len(_lookup(config, f"{ddconfig}.ch_mult", list, where)) - 1)
-    unet_factor = 2 ** (len(_lookup(config, f"{unet}.channel_mult", list, where)) - 1)
-    temporal_length = _lookup(config, f"{unet}.temporal_length", int, where)
-    return ConfigFacts(
-        target=_lookup(config, "model.target", str, where),
-        temporal_length=temporal_length,
-        size_factor=vae_factor * unet_factor,
-        defaults={"video_length": temporal_length, **_inference(config, vae_factor, where)},
-        trained_levels=tuple(_lookup(config, "trained_levels", list, where) if "trained_levels" in config else ()),
-    )
-
-
-def _inference(config: Mapping[str, Any], vae_factor: int, where: str) -> dict[str, Any]:
-    """Return what the `inference:` section says, or what is known without it."""
-    section = config.get("inference") or {}
-    if not isinstance(section, dict):
-        given = shortened(repr(section))
-        raise ValueError(f"{where}: inference is {given}, expected keys among {', '.join(INFERENCE)}")
-    if unknown := section.keys() - INFERENCE.keys():
-        unknown = shortened(", ".join(sorted(map(str, unknown))))
-        raise ValueError(f"{where}: inference has the unknown {unknown}; allowed are {', '.join(INFERENCE)}")
-    image_size = config["model"]["params"].get("image_size")  # of latents; all that official configs say
-    sides = {}
-    if isinstance(image_size, list) and list(map(type, image_size)) == [int, int]:
-        sides = {"height": vae_factor * image_size[0], "width": vae_factor * image_size[1]}
-    return INFERENCE_DEFAULTS | sides | {key: _setting_in(config, key, where) for key in section}
-
-
-def _setting_in(config: Mapping[str, Any], key: str, where: str) -> Any:
-    """Return the value that the `inference:` section gives a setting, with the type that Options wants."""
-    kind, setting, place = value_type(Options, key), INFERENCE[key], f"inference.{key}"
-    if config["inference"][key] in setting.words:
-        return config["inference"][key]
-    if setting.separator:
-        values = _lookup(config, place, list, where)
-        if any(type(value) is not kind for value in values):
-            raise ValueError(f"{where}: {place} is {values!r}, expected a list of {kind.__name__}")
-        return tuple(values)
-    return kind(_lookup(config, place, str if kind is Path else kind, where))
-
-
-def _lookup(config: Any, key: str, kind: type, where: str) -> Any:
-    """Return the value at a dotted key, of the type `kind` (an int will do for a float); else ValueError."""
-    value = config
-    for part in key.split("."):
-        value = value.get(part) if isinstance(value, dict) else None
-    fits = isinstance(value, (int, float) if kind is float else kind) and not isinstance(value, bool)
-    if not fits or value == []:
-        expected = "a list that is not empty" if kind is list else kind.__name__
-        raise ValueError(f"{where}: {key} is {shortened(repr(value))}, expected {expected}")
-    return value
 
 
 def _with_torchrun(options: Options) -> Options:
