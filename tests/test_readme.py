@@ -127,7 +127,7 @@ def test_python_example_is_taken(monkeypatch):
 
 
 def test_csv_example_is_read(tmp_path):
-    (example,) = re.findall(r"```csv\n(.*?)```", README, flags=re.DOTALL)
+    (example,) = re.findall(r"```csv\n(.*?)```", TEXTS[ROOT / "prompts/README.md"], flags=re.DOTALL)
     (tmp_path / "prompts.csv").write_text(example, encoding="utf-8")
     first, second = read_prompts(tmp_path / "prompts.csv", experiment="t2v")
     assert (first.seed, first.new_video_length, first.experiment) == (7, 200, "long")
