@@ -11,7 +11,6 @@ from torch.utils.data import DataLoader, Dataset, Subset
 from lvdm.io.files import whole_file
 from lvdm.models.ddpm3d import LatentDiffusion
 from lvdm.modules.encoders.condition import resize
-from lvdm.modules.layers import convolve_channels_last
 from lvdm.runtime.progress import progress_bar
 from lvdm.training.latents import STRETCH_STEP, LatentClips, joined
 
@@ -29,7 +28,6 @@ def encode_clips(model: LatentDiffusion, clips: Dataset, folder: Path, *, worker
         folder: gets a file of every 500 clips.
         workers: processes that make clips while this one encodes them; 0 for none.
     """
-    convolve_channels_last(model.first_stage_model)
     shards = {folder / f"{begin:07d}.pt": range(begin, len(clips))[:SHARD] for begin in range(0, len(clips), SHARD)}
     missing = {path: numbers for path, numbers in shards.items() if not path.exists()}
     subset = Subset(clips, [number for numbers in missing.values() for number in numbers])
@@ -49,7 +47,7 @@ def encode_clips(model: LatentDiffusion, clips: Dataset, folder: Path, *, worker
 @torch.no_grad()
 def encode_clip(model: LatentDiffusion, clip: Mapping) -> LatentClips:
     """Return a clip, as `encode_clips` gets it, as a data set of one encoded clip."""
-    frames = clip["video"].transpose(0, 1).contiguous(memory_format=torch.channels_last)  # (T, 3, H, W)
+    frames = clip["video"].transpose(0, 1)  # (T, 3, H, W)
     encoded = [model.encode(some.to(model.betas.device)).half().cpu() for some in frames.split(BATCH)]
     latents = torch.cat(encoded).transpose(0, 1)
     mask = pictures = None
