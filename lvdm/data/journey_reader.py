@@ -11,6 +11,7 @@ from itertools import pairwise
 
 import numpy as np
 
+from lvdm.data.journey_scroll import check_frames, read_speed
 from lvdm.data.journeys.scene import COLORS, PACES, SECOND_COLORS, Words
 from lvdm.data.journeys.templates import (
     COLUMNS,
@@ -23,7 +24,6 @@ from lvdm.data.journeys.templates import (
 )
 
 WINDOW = 16  # frames of one reading
-MIN_FRAMES = 4
 
 # subject and colours
 TOLERANCE = 90.0  # distance, as _opponent weighs it, from which on a pixel does not have a colour
@@ -36,14 +36,6 @@ MIN_COLOR = 0.1  # gain of a region, relative to one that has exactly its colour
 
 # place and time
 MAX_DISTANCE = 8.0  # root mean square distance to a place, in standard deviations of a feature
-
-# direction and pace
-BAND = 116 / 128  # of the height; everything below scrolls at the subject's speed
-LAGS = 1, 2, 3  # frames over which shifts are measured
-MAX_SPEED = 11.0  # units per frame
-SPEED_STEP = 0.25  # units per frame, between the speeds that are tried
-MAX_MISMATCH = 0.6  # squared difference at the best shift, relative to the mean over all shifts
-MIN_TEXTURE = 4.0  # mean squared difference (0-255) over all shifts; a plainer ground shows no motion
 
 
 @dataclass(frozen=True)
@@ -81,7 +73,7 @@ def read_clip(frames: np.ndarray) -> Reading:
     place, time = _read_place(places)
     times = [place_templates().names[index][1] for index in places.argmin(1)]
     subject, facing, color, second = _read_subject(small, times)
-    speed = _read_speed(frames)
+    speed = read_speed(frames)
     direction, pace = (None, None) if speed is None else _direction_and_pace(speed)
     return Reading(subject, color, second, facing, direction, pace, place, time, speed)
 
@@ -118,27 +110,9 @@ def score(reading: Reading, words: Words, second: str | None = None) -> dict[str
     return judged
 
 
-def scroll_steps(frames: np.ndarray) -> np.ndarray:
-    """Return how far the ground shows that the subject travelled from each frame (T, H, W, 3) to the next.
-
-    The distances (T - 1,) are in units, positive to the right, and NaN where no shift fits.
-    """
-    _cropped_and_reduced(frames)
-    speeds = _speeds()
-    cost = _shift_costs(_ground_strip(frames), 1, speeds * len(frames[0]) / 128)
-    best = cost.argmin(1)
-    fits = (cost.min(1) <= MAX_MISMATCH * cost.mean(1)) & (cost.mean(1) > MIN_TEXTURE)
-    return np.where(
-        fits, [_parabola_minimum(row, speeds, index) for row, index in zip(cost, best, strict=True)], np.nan
-    )
-
-
 def _cropped_and_reduced(frames: np.ndarray) -> np.ndarray:
     """Return the frames (T, H, W, 3), cropped to the middle 3 : 2 and reduced to (T, 64, 96, 3) float32."""
-    if frames.ndim != 4 or frames.shape[-1] != 3 or frames.dtype != np.uint8 or len(frames) < MIN_FRAMES:
-        raise ValueError(
-            f"frames are {frames.dtype} {frames.shape}, expected uint8 (T, H, W, 3) with T >= {MIN_FRAMES}"
-        )
+    check_frames(frames)
     height, width = frames.shape[1:3]
     wanted = height * COLUMNS // ROWS
     if width < wanted:
@@ -227,61 +201,6 @@ def _opponent(rgb: np.ndarray) -> np.ndarray:
     """Convert RGB (..., 3) to brightness, weighted by LUMINANCE_WEIGHT, red minus brightness, blue minus brightness."""
     luminance = rgb @ np.float32([0.3, 0.59, 0.11])
     return np.stack([LUMINANCE_WEIGHT * luminance, rgb[..., 0] - luminance, rgb[..., 2] - luminance], -1)
-
-
-def _ground_strip(frames: np.ndarray) -> np.ndarray:
-    """Return the strip of ground that scrolls at the subject's speed, smoothed and less its mean: (T, rows, W, 3)."""
-    strip = frames[:, round(BAND * frames.shape[1]) :].astype(np.float32)
-    for axis in (1, 2):  # a mean over 3 x 3 pixels, against noise
-        strip = sum(np.take(strip, range(start, strip.shape[axis] - 2 + start), axis) for start in range(3)) / 3
-    return strip - strip.mean((0, 2), keepdims=True)
-
-
-def _speeds() -> np.ndarray:
-    """Return the speeds (S,) that are tried, in units per frame."""
-    return np.arange(-MAX_SPEED, MAX_SPEED + SPEED_STEP / 2, SPEED_STEP)
-
-
-def _shift_costs(strip: np.ndarray, lag: int, shifts: np.ndarray) -> np.ndarray:
-    """Return the mean squared difference (T - lag, S) of frames `lag` apart, the later one moved by `shifts` pixels.
-
-    Args:
-        strip: (T, rows, W, 3).
-        lag: frames.
-        shifts: (S,) pixels to the right; differences between whole pixels are interpolated.
-    """
-    early, late = strip[:-lag], strip[lag:]
-    width = strip.shape[2]
-    reach = int(np.ceil(np.abs(shifts).max())) + 1
-    whole = []
-    for shift in range(-reach, reach + 1):
-        kept, moved = (early[:, :, shift:], late[:, :, : width - shift])
-        if shift < 0:
-            kept, moved = early[:, :, :shift], late[:, :, -shift:]
-        whole.append(((kept - moved) ** 2).mean((1, 2, 3)))
-    grid = np.arange(-reach, reach + 1)
-    return np.stack([np.interp(shifts, grid, row) for row in np.stack(whole, 1)])
-
-
-def _read_speed(frames: np.ndarray) -> float | None:
-    """Return the speed at which the ground scrolls, in units per frame; None if no speed fits."""
-    unit = frames.shape[1] / 128
-    strip, speeds = _ground_strip(frames), _speeds()
-    lags = [lag for lag in LAGS if lag < len(frames)]
-    cost = np.stack([_shift_costs(strip, lag, speeds * lag * unit).mean(0) for lag in lags]).mean(0)
-    best = int(cost.argmin())
-    if cost[best] > MAX_MISMATCH * cost.mean() or cost.mean() < MIN_TEXTURE:
-        return None
-    return _parabola_minimum(cost, speeds, best)
-
-
-def _parabola_minimum(cost: np.ndarray, speeds: np.ndarray, best: int) -> float:
-    """Return the speed at the minimum of the parabola through the lowest cost, number `best`, and its neighbours."""
-    if not 0 < best < len(cost) - 1:
-        return float(speeds[best])
-    before, least, after = cost[best - 1 : best + 2]
-    bend = before - 2 * least + after
-    return float(speeds[best] + (0.5 * SPEED_STEP * (before - after) / bend if bend > 0 else 0))
 
 
 def _direction_and_pace(speed: float) -> tuple[str | None, str]:

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from scipy.ndimage import gaussian_filter
 
-from lvdm.data.journey_reader import read_clip, read_video, read_windows, score, scroll_steps
+from lvdm.data.journey_reader import read_clip, read_video, read_windows, score
+from lvdm.data.journey_scroll import scroll_steps
 from lvdm.data.journeys.random_scenes import random_scene
 from lvdm.data.journeys.render import render
 from lvdm.data.journeys.scene import Change, Look, Scene, Words
@@ -48,7 +49,9 @@ def test_blurred_and_noisy_clips_are_read_right():
 def test_speed_and_scroll_are_measured():
     frames = render(BUS, 50, 9).frames
     assert read_clip(frames).speed == pytest.approx(-7.0, abs=0.2)
-    np.testing.assert_allclose(scroll_steps(frames), -7.0, atol=0.3)
+    np.testing.assert_allclose(scroll_steps(frames), -7.0, atol=0.1)
+    between_pixels = replace(BUS, words=replace(BUS.words, pace="steadily"))
+    np.testing.assert_allclose(scroll_steps(render(between_pixels, 50, 9).frames), -3.5, atol=0.1)
     mirrored = read_clip(np.ascontiguousarray(frames[:, :, ::-1]))
     assert (mirrored.direction, mirrored.facing, mirrored.speed > 0) == ("right", "right", True)
 
