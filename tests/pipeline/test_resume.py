@@ -41,7 +41,7 @@ from lvdm.pipeline.state import read_state
 from lvdm.sampling.plan import fifo
 
 PICTURE = ROOT / "prompts/pictures/000_red_circle.png"
-PLAN = fifo(4, 8, lookahead=False)  # of the small queue
+PLAN = fifo(4, 8, lookahead=True)  # of the finished videos
 SCHEDULE = json.dumps({"0": RED, "3": BLUE})
 
 
