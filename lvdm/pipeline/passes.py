@@ -1,6 +1,6 @@
 """Fill the queue and denoise it step after step: one video as a generator, without files."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 import torch
@@ -51,10 +51,15 @@ def denoise(run: Run, conditions: Conditions, begin: Snapshot, *, frames: int | 
 
 def _passes(run: Run, conditions: Conditions, begin: Snapshot, frames: int | None) -> Iterator[Pass]:
     """Yield the passes of `denoise` without frames in between."""
-    after = _pass(run, begin.queue, begin.ready, begin.image_tokens, done=begin.frames, frames=frames)
-    if begin.ready.shape[2]:
-        yield after
     options, model = run.options, run.model
+    after = Pass(
+        begin.queue, begin.ready[:, :, :0], None, begin.image_tokens, begin.ready, begin.frames, complete=False
+    )
+    while after.ready.shape[2] and not after.complete:
+        after = _pass(run, after, begin.queue, after.ready.split(options.video_length, dim=2), frames=frames)
+        yield after
+    if after.complete:
+        return
     denoiser = compiled_denoiser(run, conditions, begin.queue)
     rule = QueryReuse(*options.mode.qcache, options.qcache_weight) if options.mode.qcache else None
     taps = query_taps(model.unet, rule)
@@ -67,20 +72,25 @@ def _passes(run: Run, conditions: Conditions, begin: Snapshot, frames: int | Non
     passes = denoise_queue(predict, run.queue_schedule(), begin.queue, noise=conditions.noise)
     while not after.complete:
         queue = next(passes)
-        after = _pass(run, queue, queue.finished, after.image_tokens, done=after.frames_done, frames=frames)
+        after = _pass(run, after, queue, [queue.finished], frames=frames)
         yield after
 
 
-def _pass(
-    run: Run, queue: LatentQueue, finished: Tensor, image_tokens: Tensor | None, *, done: int, frames: int | None
-) -> Pass:
-    """Return what a pass has left, with those of the `finished` frames (1, C, K, h, w) that the video is to have."""
-    wanted = finished.shape[2] if frames is None else min(finished.shape[2], frames - done)
-    finished, ready, pixels = finished[:, :, :wanted], finished[:, :, wanted:], None
+def _pass(run: Run, before: Pass, queue: LatentQueue, ready: Sequence[Tensor], *, frames: int | None) -> Pass:
+    """Return what a pass has left.
+
+    Args:
+        before: the pass before it.
+        ready: finished frames, each (1, C, K, h, w). Those of the first that the video is to have are given out.
+    """
+    first, image_tokens, pixels = ready[0], before.image_tokens, None
+    wanted = first.shape[2] if frames is None else min(first.shape[2], frames - before.frames_done)
+    finished, ready = first[:, :, :wanted], torch.cat([first[:, :, wanted:], *ready[1:]], dim=2)
     if run.options.mode.renews_picture and wanted:
         pixels = torch.stack([*decoded_one_by_one(run.model, finished)])
         image_tokens = run.model.encode_pictures(pixels[-1:])
-    return Pass(queue, finished, pixels, image_tokens, ready, done + wanted, complete=done + wanted == frames)
+    done = before.frames_done + wanted
+    return Pass(queue, finished, pixels, image_tokens, ready, done, complete=done == frames)
 
 
 def decodes_at_once(run: Run) -> bool:
