@@ -24,6 +24,7 @@ from lvdm.data.journeys.templates import (
 )
 
 WINDOW = 16  # frames of one reading
+MIN_HEIGHT = 32  # pixels; the strip of ground of lower frames has too few rows
 
 # subject and colours
 TOLERANCE = 90.0  # distance, as _opponent weighs it, from which on a pixel does not have a colour
@@ -66,7 +67,7 @@ def read_clip(frames: np.ndarray) -> Reading:
     """Read one window of consecutive frames (T, H, W, 3) uint8, T >= 4.
 
     Raises:
-        ValueError: the frames have another shape or type, or are narrower than 3 : 2.
+        ValueError: the frames have another shape or type, or are narrower than 3 : 2 or lower than MIN_HEIGHT.
     """
     small = _cropped_and_reduced(frames)
     places = _place_costs(small)
@@ -110,11 +111,23 @@ def score(reading: Reading, words: Words, second: str | None = None) -> dict[str
     return judged
 
 
+def is_readable(height: int, width: int) -> bool:
+    """Return whether frames of this size, in pixels, can be read."""
+    return height >= MIN_HEIGHT and width >= _read_columns(height)
+
+
+def _read_columns(height: int) -> int:
+    """Return how many columns are read of frames of this height: those of the ratio 3 : 2."""
+    return height * COLUMNS // ROWS
+
+
 def _cropped_and_reduced(frames: np.ndarray) -> np.ndarray:
     """Return the frames (T, H, W, 3), cropped to the middle 3 : 2 and reduced to (T, 64, 96, 3) float32."""
     check_frames(frames)
     height, width = frames.shape[1:3]
-    wanted = height * COLUMNS // ROWS
+    wanted = _read_columns(height)
+    if height < MIN_HEIGHT:
+        raise ValueError(f"frames are {height} x {width}, expected a height of {MIN_HEIGHT} or more")
     if width < wanted:
         raise ValueError(f"frames are {height} x {width}, expected a width of {wanted} or more at that height")
     left = (width - wanted) // 2

@@ -12,12 +12,25 @@ import numpy as np
 from lvdm.data.captions import Scene
 from lvdm.evaluation.events import Events
 from lvdm.evaluation.instruments import Instruments
-from lvdm.evaluation.metrics import METRICS, SHAPES, Curve, View, average, difference
+from lvdm.evaluation.journeys import journey_of
+from lvdm.evaluation.metrics import (
+    JOURNEYS,
+    METRICS,
+    SHAPES,
+    START_END,
+    Curve,
+    View,
+    average,
+    difference,
+    start_end_contrast,
+)
 from lvdm.evaluation.motion import TILE
-from lvdm.evaluation.sources import Source
+from lvdm.evaluation.sources import Source, in_force
 from lvdm.io.frames import UnreadableVideoError, read_frames
 
-REDUCTIONS = {metric.column.name: metric.reduce for metric in METRICS} | {shape.name: average for shape in SHAPES}
+WINDOWED = (*(metric.column.name for metric in METRICS), *(shape.name for shape in SHAPES))
+REDUCTIONS = dict.fromkeys((*WINDOWED, *(column.name for column in JOURNEYS)), average)
+REDUCTIONS |= {metric.column.name: metric.reduce for metric in METRICS}
 
 
 @dataclass(frozen=True)
@@ -58,30 +71,48 @@ def measure(
     means: dict[str, list[float]] = defaultdict(list)
     counts: dict[str, list[int]] = defaultdict(list)
     events = Events()
-    first = None
+    first = journey = None
     last: deque[View] = deque(maxlen=3)
     frames = 0
     for views in _read_windows(source, instruments, limit):
-        first = first or views[0]
+        if first is None:
+            first = views[0]
+            journey = journey_of(source.schedule, *first.pixels.shape[:2])
         values = _measure_window(views, first=first, last=last, events=events)
         values |= _measure_shapes(source, [view.pixels for view in views], start=frames)
         for name, of_window in values.items():
             means[name].append(sum(of_window) / len(of_window) if of_window else math.nan)
             counts[name].append(len(of_window))
+        for view in views if journey else ():
+            journey.add(view.pixels)
         frames += len(views)
         progress(len(views))
     events.finish()
     curves = {name: Curve(instruments.window, tuple(means[name]), tuple(counts[name])) for name in means}
-    reduced = {name: REDUCTIONS[name](curve) for name, curve in curves.items() if any(curve.counts)}
+    numbers: dict[str, float] = {"seams": len(events.seams), "duplicates": len(events.duplicates)}
+    if journey:
+        curves |= journey.curves(instruments.window)
+        numbers |= journey.numbers()
+    of_curves, shown = _reduce(curves, frames)
     return Measurement(
         frames=frames,
         height=first.pixels.shape[0],
         width=first.pixels.shape[1],
-        numbers={name: number for name, (number, _) in reduced.items() if not math.isnan(number)}
-        | {"seams": len(events.seams), "duplicates": len(events.duplicates)},
-        curves={name: curve for name, (_, curve) in reduced.items()},
+        numbers=numbers | of_curves,
+        curves=shown,
         seams=events.seams,
         duplicates=events.duplicates,
+    )
+
+
+def _reduce(curves: Mapping[str, Curve], frames: int) -> tuple[dict[str, float], dict[str, Curve]]:
+    """Return the numbers of a video of so many frames, and the curves to plot; those without values are left out."""
+    reduced = {name: REDUCTIONS[name](curve) for name, curve in curves.items() if any(curve.counts)}
+    numbers = {name: number for name, (number, _) in reduced.items()}
+    numbers |= {START_END[name].name: start_end_contrast(curves[name], frames) for name in reduced}
+    return (
+        {name: number for name, number in numbers.items() if not math.isnan(number)},
+        {name: curve for name, (_, curve) in reduced.items()},
     )
 
 
@@ -89,7 +120,7 @@ def _measure_window(
     views: Sequence[View], *, first: View, last: deque[View], events: Events
 ) -> dict[str, Sequence[float]]:
     """Return the values of each metric in one window; add its frames to `last` and their differences to `events`."""
-    values: dict[str, list[float]] = {name: [] for name in REDUCTIONS}
+    values: dict[str, list[float]] = {name: [] for name in WINDOWED}
     for now in views:
         before = last[-1] if last else None
         for metric in METRICS:
@@ -112,7 +143,7 @@ def _read_windows(source: Source, instruments: Instruments, limit: int | None) -
         nothing = [None] * len(frames)
         clip, patches = instruments.clip.encode_frames(frames) if instruments.clip else (nothing, nothing)
         latents = instruments.latents.encode_frames(frames) if instruments.latents else nothing
-        prompts = [_prompt_at(source, start + at) for at in range(len(frames))] if with_text else []
+        prompts = [in_force(source.schedule, start + at) for at in range(len(frames))] if with_text else []
         for prompt in set(prompts) - set(texts):
             texts[prompt] = instruments.clip.encode_prompt(prompt)
         text = [texts[prompt] for prompt in prompts] or nothing
@@ -139,7 +170,7 @@ def _measure_shapes(source: Source, frames: Sequence[np.ndarray], *, start: int)
 
     Returns an empty mapping unless the window has one prompt, and that is a caption of the shapes grammar.
     """
-    captions = {_prompt_at(source, start), _prompt_at(source, start + len(frames) - 1)} if source.schedule else {""}
+    captions = {in_force(source.schedule, at) for at in (start, start + len(frames) - 1)} if source.schedule else {""}
     if len(captions) > 1:
         return {}
     try:
@@ -149,10 +180,6 @@ def _measure_shapes(source: Source, frames: Sequence[np.ndarray], *, start: int)
     from lvdm.evaluation.shapes import check_shapes  # imports torch
 
     return {name: [value] for name, value in check_shapes(frames, scene).items()}
-
-
-def _prompt_at(source: Source, frame: int) -> str:
-    return [prompt for start, prompt in source.schedule if start <= frame][-1]
 
 
 def _batches(items: Iterable, size: int) -> Iterator[list]:

@@ -15,6 +15,7 @@ from lvdm.evaluation.motion import Tiles, motion, tiles_of
 from lvdm.evaluation.ssim import ssim
 
 RED, GREEN, BLUE = np.float32(0.299), np.float32(0.587), np.float32(0.114)  # shares of luma, BT.601
+ENDS = 0.15  # share of a video that is its start, and that is its end
 
 
 @dataclass(frozen=True)
@@ -76,6 +77,29 @@ def drift(curve: Curve) -> tuple[float, Curve]:
     moved = Curve(curve.window, tuple(abs(value - curve.values[0]) for value in curve.values), curve.counts)
     whole = [value for value, count in zip(moved.values, curve.counts, strict=True) if count == curve.window]
     return (whole[-1] if len(whole) > 1 else math.nan), moved
+
+
+def start_end_contrast(curve: Curve, frames: int) -> float:
+    """Return FramePack's start-end contrast (Zhang et al. 2025, arXiv 2504.12626) of the curve of a metric.
+
+    It is the absolute difference between the means over the first and over the last ENDS of the video. A window that is
+    partly among them counts in part, as if it had its mean in each frame. NaN if one of them has no values, and for a
+    single window.
+
+    Args:
+        curve: before its reduction.
+        frames: of the video.
+    """
+    starts = curve.window * np.arange(len(curve.values))
+    stops = np.minimum(starts + curve.window, frames)
+    counts, values = np.array(curve.counts), np.array(curve.values)
+    means = []
+    for low, high in ((0, ENDS * frames), ((1 - ENDS) * frames, frames)):
+        inside = np.clip(np.minimum(stops, high) - np.maximum(starts, low), 0, None) / (stops - starts)
+        weights = np.where(counts > 0, inside * counts, 0)
+        total = weights.sum()
+        means.append((weights * np.where(counts > 0, values, 0)).sum() / total if total else math.nan)
+    return abs(means[1] - means[0]) if len(values) > 1 else math.nan
 
 
 @dataclass(frozen=True)
@@ -191,7 +215,7 @@ def latent_consistency(first: View, before: View, now: View) -> float:
     return float(before.latent @ now.latent)
 
 
-LEVELS = "levels of 255"
+LEVELS, SHARE = "levels of 255", "share of windows"
 METRICS: Sequence[Metric] = (
     Metric(Column("temporal_flickering", "of 1", "higher"), "pixels", temporal_flickering, pairs=True),
     Metric(Column("motion", "pixels/frame", ""), "pixels", movement, pairs=True),
@@ -207,7 +231,34 @@ METRICS: Sequence[Metric] = (
 )
 EVENTS = tuple(Column(name, "per video", "lower") for name in ("seams", "duplicates"))
 SHAPES = tuple(
-    Column(f"shapes_{name}", "share of windows", "higher")
+    Column(f"shapes_{name}", SHARE, "higher")
     for name in ("background", "color", "shape", "motion", "all_four", "one_object")
 )
-COLUMNS = {column.name: column for column in (*(metric.column for metric in METRICS), *EVENTS, *SHAPES)}
+JOURNEYS = (  # those with a curve
+    Column("journey_second_color_kept", SHARE, "higher"),
+    *(
+        Column(f"journey_{name}", SHARE, "higher")
+        for name in ("subject", "color", "direction", "facing", "place", "time", "pace", "all_words")
+    ),
+    Column("journey_jerk", "pixels/frame^3", "lower"),
+)
+JOURNEY_EVENTS = (
+    Column("journey_switches", "per 100 frames", "lower"),
+    Column("journey_facing_flips", "per 100 frames", "lower"),
+    Column("journey_prompt_delay", "frames", "lower"),
+)
+START_END = {  # from each metric with a curve
+    column.name: Column(f"start_end_{column.name.removesuffix('_drift')}", column.unit, "lower")
+    for column in (*(metric.column for metric in METRICS), *SHAPES, *JOURNEYS)
+}
+COLUMNS = {
+    column.name: column
+    for column in (
+        *(metric.column for metric in METRICS),
+        *EVENTS,
+        *SHAPES,
+        *JOURNEYS,
+        *JOURNEY_EVENTS,
+        *START_END.values(),
+    )
+}

@@ -16,8 +16,10 @@ from lvdm.evaluation.statistics import bootstrap_interval
 from lvdm.io.files import whole_file
 
 LINES = tuple(product(("-", "--", ":"), (f"C{number}" for number in range(10))))  # one for each experiment
-# What to look at first: consistency, drift, and whether the video shows its caption.
-OVERVIEW = ("latent_consistency", "background_consistency", "brightness_drift", "contrast_drift", "shapes_all_four")
+OVERVIEW = (  # what to look at first: consistency, drift, and whether the video shows its caption
+    *("latent_consistency", "background_consistency", "brightness_drift", "contrast_drift", "shapes_all_four"),
+    *("journey_second_color_kept", "journey_all_words"),
+)
 ACROSS, DIFFERENCES_ACROSS = 3, 4  # panels in a row
 
 

@@ -2,7 +2,7 @@
 
 import csv
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from itertools import product
@@ -11,7 +11,7 @@ from typing import Any
 
 from lvdm.evaluation.cache import to_json
 from lvdm.evaluation.measure import Measurement
-from lvdm.evaluation.metrics import COLUMNS, SHAPES
+from lvdm.evaluation.metrics import COLUMNS, JOURNEY_EVENTS, JOURNEYS, SHAPES, START_END
 from lvdm.evaluation.sources import Source
 from lvdm.evaluation.statistics import Estimate, estimate_mean, p_value, paired_differences, q_values
 from lvdm.io.files import whole_file
@@ -85,11 +85,14 @@ class Report:
     def missing(self) -> dict[str, str]:
         """Return every metric without a row, with the reason."""
         measured = {name for _, one in self.videos for name in one.numbers}
-        shapes = dict.fromkeys(
+        reasons = dict.fromkeys(COLUMNS, "the videos have too few frames, or no prompt")
+        reasons |= dict.fromkeys(
             (shape.name for shape in SHAPES), "no prompt is a caption of the shapes grammar, or windows are too short"
         )
-        short = dict.fromkeys(COLUMNS, "the videos have too few frames, or no prompt")
-        return {name: ({**short, **shapes, **self.left_out})[name] for name in COLUMNS if name not in measured}
+        reasons |= dict.fromkeys((column.name for column in (*JOURNEYS, *JOURNEY_EVENTS)), _why_no_journey(measured))
+        reasons |= self.left_out
+        reasons |= {START_END[name].name: reasons[name] for name in START_END if name not in measured}
+        return {name: reasons[name] for name in COLUMNS if name not in measured}
 
     def _values(self, metric: str, experiment: str) -> dict[tuple[Any, ...], tuple[str, float]]:
         """Return (prompt, value) of each video of an experiment, by its key."""
@@ -98,6 +101,16 @@ class Report:
             for source, measurement in self.videos
             if source.experiment == experiment and metric in measurement.numbers
         }
+
+
+def _why_no_journey(measured: Collection[str]) -> str:
+    """Return why metrics of journeys are left out, for a report that has the metrics `measured`."""
+    if "journey_all_words" in measured:
+        return "no caption names the word, no schedule changes it, or it cannot be read"
+    return (
+        "no prompt is a caption of the journeys grammar, or the frames are fewer than 16, narrower than 3 : 2 or lower "
+        "than 32 pixels"
+    )
 
 
 def markdown(report: Report) -> str:
@@ -124,8 +137,11 @@ def _notes(report: Report) -> list[str]:
     """Return what the table does not say."""
     notes = [f"{kind}: {name}" for kind, name in report.encoders.items()]
     reasons: dict[str, list[str]] = {}
-    for name, reason in report.missing().items():
-        reasons.setdefault(reason, []).append(name)
+    missing = report.missing()
+    implied = {column.name for name, column in START_END.items() if name in missing}
+    for name, reason in missing.items():
+        if name not in implied:
+            reasons.setdefault(reason, []).append(name)
     notes += [f"left out: {', '.join(names)}: {reason}" for reason, names in reasons.items()]
     forms = sorted({source.path.suffix or "pictures" for source, _ in report.videos})
     if len(forms) > 1:
@@ -133,7 +149,7 @@ def _notes(report: Report) -> list[str]:
             f"videos have several formats ({', '.join(forms)}): lossy compression changes flickering and duplicates"
         )
     if len({(one.height, one.width) for _, one in report.videos}) > 1:
-        notes.append("videos have several sizes: motion is in pixels of each video")
+        notes.append("videos have several sizes: motion and jerk are in pixels of each video")
     for kind in ("seams", "duplicates"):
         for source, measurement in report.videos:
             if frames := getattr(measurement, kind):

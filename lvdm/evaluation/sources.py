@@ -10,10 +10,13 @@ from collections import Counter, defaultdict
 from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TypeVar
 
 from lvdm.io.files import VIDEO_SUFFIXES
 from lvdm.io.frames import is_frame_folder
 from lvdm.io.results import Result, find_results
+
+Value = TypeVar("Value")
 
 
 @dataclass(frozen=True)
@@ -40,6 +43,11 @@ class Source:
     def prompt(self) -> str:
         """Return what groups videos in the statistics: the prompt, or the name if there is none."""
         return " / ".join(text for _, text in self.schedule) or self.name
+
+
+def in_force(schedule: Sequence[tuple[int, Value]], frame: int) -> Value:
+    """Return the value at `frame` of a schedule, pairs of a frame and the value from that frame on; the first is 0."""
+    return [value for start, value in schedule if start <= frame][-1]
 
 
 def find_sources(paths: Sequence[Path]) -> tuple[list[Source], list[str]]:

@@ -142,7 +142,7 @@ def test_torch_is_imported_only_for_captions_of_the_shapes_grammar(tmp_path):
         "(source,), _ = find_sources([Path(sys.argv[1])]);"
         "found = measure(source, Instruments()); print('torch' in sys.modules, 'shapes_color' in found.numbers)"
     )
-    for prompt, words in (("a cat with hills in the background", "False False"), (RED, "True True")):
+    for prompt, words in (("a car driving by day", "False False"), ("a cat", "False False"), (RED, "True True")):
         video = make_result(tmp_path, prompt, "t2v", ramp(16, 1))
         done = subprocess.run(
             [sys.executable, "-c", code, video.parent], cwd=ROOT, capture_output=True, text=True, check=True
@@ -179,8 +179,8 @@ def test_a_plot_shows_means_over_prompts_at_the_middles_of_windows(tmp_path):
 
 def test_the_report_says_why_metrics_are_left_out(results, run):
     _, text, _ = run(results)
-    assert not any(metric in text.split("\n\n")[0] for metric in ("clip_f", "ssim", "latent", "shapes"))
-    for reason in ("--clip_weights", "--reference", "--config", "shapes grammar"):
+    assert not any(metric in text.split("\n\n")[0] for metric in ("clip_f", "ssim", "latent", "shapes", "journey"))
+    for reason in ("--clip_weights", "--reference", "--config", "shapes grammar", "journeys grammar"):
         assert reason in text.split("\n\n")[1]
 
 

@@ -15,7 +15,7 @@ from lvdm.data.shape_reader import count_objects
 from lvdm.data.shapes import render, trajectory
 from lvdm.evaluation.instruments import Instruments
 from lvdm.evaluation.measure import measure
-from lvdm.evaluation.metrics import METRICS, View, luma_of
+from lvdm.evaluation.metrics import METRICS, Curve, View, luma_of, start_end_contrast
 from lvdm.evaluation.sources import find_sources
 from lvdm.evaluation.ssim import ssim
 
@@ -93,6 +93,22 @@ def test_brightness_drift_is_the_height_of_a_ramp(tmp_path):
     assert one.curves["brightness_drift"].counts == (16, 16, 16, 16, 6)
     assert one.numbers["contrast_drift"] == pytest.approx(0, abs=1e-3)
     assert one.numbers["temporal_flickering"] == pytest.approx(1 - 2 / 255)
+
+
+def test_the_contrast_of_start_and_end_is_as_computed(tmp_path):
+    """15 % of 80 frames are 12: in windows of 8, the first or last one and half of the next."""
+    levels = np.repeat([40, 70, 200, 90, 100], [8, 8, 48, 8, 8])
+    frames = [np.full((64, 96, 3), level, np.uint8) for level in levels]
+    one = measured(frames, tmp_path, instruments=Instruments(window=8))
+    assert one.numbers["start_end_brightness"] == pytest.approx(
+        (100 * 8 + 90 * 4) / 12 - (40 * 8 + 70 * 4) / 12, abs=1e-3
+    )
+    assert one.numbers["start_end_contrast"] == pytest.approx(0, abs=1e-4)
+    assert "start_end_motion" in one.numbers
+    curve = Curve(8, (1, math.nan, 5), (8, 0, 4))
+    assert start_end_contrast(curve, 20) == 4
+    assert math.isnan(start_end_contrast(Curve(8, (1, 2, math.nan), (8, 8, 0)), 20))
+    assert math.isnan(start_end_contrast(Curve(8, (1,), (8,)), 8))
 
 
 def test_contrast_and_saturation_drift_are_as_computed(tmp_path):
@@ -196,10 +212,11 @@ def test_measuring_in_windows_equals_measuring_all_frames_at_once(tmp_path):
     assert one.numbers["brightness_drift"] == pytest.approx(abs(drift), abs=1e-3)
 
 
-def test_memory_does_not_grow_with_the_video(tmp_path):
+@pytest.mark.parametrize("prompt", [None, "a person walking"])  # the second is a caption of the journeys grammar
+def test_memory_does_not_grow_with_the_video(prompt, tmp_path):
     peaks = []
     for count in (32, 128):
-        (source,), _ = find_sources([folder_of(moving(count), tmp_path / str(count))])
+        (source,), _ = find_sources([folder_of(moving(count), tmp_path / str(count), prompt)])
         measure(source, Instruments())  # caches are filled
         tracemalloc.start()
         measure(source, Instruments())
