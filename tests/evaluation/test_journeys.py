@@ -2,6 +2,7 @@
 
 import json
 import math
+import weakref
 from dataclasses import replace
 
 import numpy as np
@@ -145,6 +146,17 @@ def test_another_subject_may_have_another_second_colour(plain):
 def test_stuttering_has_the_jerk_of_its_steps(plain):
     stuttering = read(plain[:64:2].repeat(2, 0), (0, CAPTION)).curves(64)["journey_jerk"]
     assert stuttering.values[0] == pytest.approx(4 * 3.5 / 2, rel=0.05)  # 3.5 units a frame are 1.75 of these pixels
+
+
+def test_only_a_window_and_a_stride_of_frames_are_kept():
+    journey = journey_of([(0, CAPTION)], 64, 96)
+    references = []
+    for _ in range(64):
+        frame = np.zeros((64, 96, 3), np.uint8)
+        references.append(weakref.ref(frame))
+        journey.add(frame)
+    del frame
+    assert sum(reference() is not None for reference in references) < 16 + 8
 
 
 @pytest.mark.parametrize(
