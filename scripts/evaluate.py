@@ -1,4 +1,4 @@
-"""Measure how videos hold up over their frames: consistency, motion, drift, seams; by experiment, with intervals.
+"""Measure how videos hold up over their frames: consistency, motion, drift, identity; by experiment, with intervals.
 
 python scripts/evaluate.py RESULTS... [--output DIR] [--baseline EXPERIMENT] [--window 16] [--reference VIDEO]
     [--clip_weights FILE --clip_arch NAME] [--config configs/....yaml]

@@ -110,7 +110,7 @@ def _draw(axes: Axes, report: Report, metric: str, *, banded: Sequence[str]) -> 
         axes.plot(frames, np.nanmean(values, axis=0), line, color=color, marker=".", label=experiment)
         if len(values) > 1 and experiment in banded:
             axes.fill_between(frames, *bootstrap_interval(values), color=color, alpha=0.12, linewidth=0)
-    axes.set(xlabel="frame", ylabel=f"{metric} ({COLUMNS[metric].unit})")
+    axes.set(xlabel="frame", ylabel=f"{metric}\n({COLUMNS[metric].unit})")
 
 
 def _has_curve(report: Report, metric: str) -> bool:
