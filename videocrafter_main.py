@@ -15,7 +15,7 @@ from lvdm.cli.arguments import parse_args
 from lvdm.cli.command import says_errors
 from lvdm.cli.errors import exit_status
 from lvdm.models.checkpoint import checkpoint_digest
-from lvdm.pipeline.base_clip import kept_base_clip
+from lvdm.pipeline.base_clip import first_clip
 from lvdm.pipeline.batch import Summary, make_all, prepare
 from lvdm.pipeline.conditions import condition
 from lvdm.pipeline.options import Options
@@ -49,7 +49,7 @@ def make_video(run: Run, video: Video) -> bool:
         conditions = condition(run, video.prompt, video.options)
         state = session.state
         if state is None:
-            clip = kept_base_clip(run, video, conditions)
+            clip = first_clip(run, conditions, video)
             state = session.begin(clip, fill_queue(run, conditions, clip))
         with session.recorder(state, conditions) as recorder:
             for after in denoise(run, conditions, state.snapshot, frames=video.frames):

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, get_origin, get_type_hints
 
 from lvdm.cli.command import Parser
-from lvdm.pipeline.config_facts import config_facts
+from lvdm.pipeline.config_facts import ConfigFacts, config_facts
 from lvdm.pipeline.mode import Mode
 from lvdm.pipeline.options import Options
 from lvdm.pipeline.resolve import embedded_config, resolved
@@ -49,9 +49,9 @@ def build_parser(config: Path) -> Parser:
     """
     epilog = f"Defaults marked 'from the config' come from {config}; --config FILE --help shows those of another one."
     parser = Parser(DESCRIPTION, usage=USAGE, epilog=epilog, argument_default=argparse.SUPPRESS)
-    of_config = {}
+    facts = None
     with suppress(ValueError, OSError):  # said when the config is needed
-        of_config = config_facts(config).defaults
+        facts = config_facts(config)
     kinds = get_type_hints(Options)
     settings = settings_of(Options)
     groups = {name: parser.add_argument_group(name) for name in dict.fromkeys(each.group for each in settings.values())}
@@ -63,7 +63,7 @@ def build_parser(config: Path) -> Parser:
             if setting.exclusive not in exclusive:
                 exclusive[setting.exclusive] = group.add_mutually_exclusive_group()
             group = exclusive[setting.exclusive]
-        default = _default_in_words(setting, declared.default, of_config.get(declared.name))
+        default = _default_in_words(declared.name, setting, declared.default, facts)
         _add_flag(group, declared.name, setting, kinds[declared.name], f"{setting.help} (default: {default})")
         if setting.shorthand:
             flag, values = setting.shorthand
@@ -127,9 +127,12 @@ class _Append(argparse.Action):
         setattr(namespace, self.dest, (*getattr(namespace, self.dest, ()), values))
 
 
-def _default_in_words(setting: Setting, default: Any, of_config: Any) -> str:
-    if setting.from_config:
-        return "from the config" if of_config is None else f"{of_config}, from the config"
+def _default_in_words(name: str, setting: Setting, default: Any, facts: ConfigFacts | None) -> str:
+    value = facts.defaults.get(name) if facts and setting.from_config else None
+    if value is not None:
+        return f"{value}, from the config" if name in facts.said else str(value)
+    if setting.from_config and setting.default_help is None:
+        return "from the config"
     if setting.default_help is not None:
         return setting.default_help
     if isinstance(default, bool):

@@ -34,6 +34,10 @@ class GuidedDenoiser:
         """Return the same denoiser under other image tokens (1, 1, N, D)."""
         return replace(self, conditioning=self.conditioning.with_picture(tokens))
 
+    def with_frame_rate(self, times: int) -> "GuidedDenoiser":
+        """Return the same denoiser, which tells the U-Net `times` the frame rate."""
+        return replace(self, conditioning=replace(self.conditioning, fps=self.conditioning.fps * times))
+
     def __call__(self, x: Tensor, timesteps: Tensor, frames: Tensor) -> Tensor:
         """Return the prediction for windows x (B, C, T, H, W), like x, in fp32.
 

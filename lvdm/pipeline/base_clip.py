@@ -1,4 +1,4 @@
-"""Sample the base clip of a video, or read it from where an earlier run kept it."""
+"""Find what a video begins with: a base clip, sampled or kept by an earlier run, or the user's video."""
 
 import json
 from collections.abc import Mapping
@@ -23,13 +23,18 @@ from lvdm.runtime.progress import progress_bar
 from lvdm.sampling.sampler import sample_clip
 
 
-def kept_base_clip(run: Run, video: Video, conditions: Conditions) -> Tensor:
-    """Return the base clip (1, C, f, h, w) of a video, and keep it for other videos that begin with it.
+def first_clip(run: Run, conditions: Conditions, video: Video | None = None) -> Tensor:
+    """Return what a video begins with: a base clip (1, C, f, h, w), or all F frames of `--continue_from`.
 
-    With `--continue_from` these are all frames (1, C, F, h, w) of the user's video.
+    video: says where base clips are kept for other videos that begin with the same; None keeps none.
     """
-    if video.options.continue_from is not None:
-        return first_clip(run, conditions)
+    if run.options.continue_from is not None:
+        return encoded_source(run)
+    return sample_base_clip(run, conditions) if video is None else kept_base_clip(run, conditions, video)
+
+
+def kept_base_clip(run: Run, conditions: Conditions, video: Video) -> Tensor:
+    """Return the base clip (1, C, f, h, w) of a video, and keep it for other videos that begin with it."""
     path = base_clip_path(base_clip_key(video, conditions.noise), video.base_clips)
     clip = run.ranks.from_first(lambda: read_base_clip(path))
     if clip is None:
@@ -37,13 +42,6 @@ def kept_base_clip(run: Run, video: Video, conditions: Conditions) -> Tensor:
         if run.ranks.first:
             write_base_clip(path, clip)
     return clip.to(run.device)
-
-
-def first_clip(run: Run, conditions: Conditions) -> Tensor:
-    """Return what a video begins with: a base clip (1, C, f, h, w), or all F frames of `--continue_from`."""
-    if run.options.continue_from is None:
-        return sample_base_clip(run, conditions)
-    return encoded_source(run)
 
 
 def sample_base_clip(run: Run, conditions: Conditions) -> Tensor:

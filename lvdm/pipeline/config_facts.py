@@ -24,6 +24,7 @@ class ConfigFacts:
         temporal_length: frames that it was trained on.
         size_factor: sides in pixels are multiples of this.
         defaults: of the settings that depend on the model, by their names.
+        said: which of these the config says.
         trained_levels: kinds of noise levels in clips of its training, as `lvdm.training.levels` names them.
     """
 
@@ -31,6 +32,7 @@ class ConfigFacts:
     temporal_length: int
     size_factor: int
     defaults: Mapping[str, Any]
+    said: frozenset[str]
     trained_levels: tuple[str, ...]
 
 
@@ -45,17 +47,19 @@ def config_facts(path: Path) -> ConfigFacts:
     vae_factor = 2 ** (len(_lookup(config, f"{ddconfig}.ch_mult", list, where)) - 1)
     unet_factor = 2 ** (len(_lookup(config, f"{unet}.channel_mult", list, where)) - 1)
     temporal_length = _lookup(config, f"{unet}.temporal_length", int, where)
+    inference = _inference(config, vae_factor, where)
     return ConfigFacts(
         target=_lookup(config, "model.target", str, where),
         temporal_length=temporal_length,
         size_factor=vae_factor * unet_factor,
-        defaults={"video_length": temporal_length, **_inference(config, vae_factor, where)},
+        defaults=INFERENCE_DEFAULTS | {"video_length": temporal_length} | inference,
+        said=frozenset(inference),
         trained_levels=tuple(_lookup(config, "trained_levels", list, where) if "trained_levels" in config else ()),
     )
 
 
 def _inference(config: Mapping[str, Any], vae_factor: int, where: str) -> dict[str, Any]:
-    """Return what the `inference:` section says, or what is known without it."""
+    """Return what the `inference:` section says, and the size in pixels that is known without it."""
     section = config.get("inference") or {}
     if not isinstance(section, dict):
         given = shortened(repr(section))
@@ -67,7 +71,7 @@ def _inference(config: Mapping[str, Any], vae_factor: int, where: str) -> dict[s
     sides = {}
     if isinstance(image_size, list) and list(map(type, image_size)) == [int, int]:
         sides = {"height": vae_factor * image_size[0], "width": vae_factor * image_size[1]}
-    return INFERENCE_DEFAULTS | sides | {key: _setting_in(config, key, where) for key in section}
+    return sides | {key: _setting_in(config, key, where) for key in section}
 
 
 def _setting_in(config: Mapping[str, Any], key: str, where: str) -> Any:

@@ -85,7 +85,7 @@ def generate(
 
     Args:
         prompt: what is in the video, or a schedule {frame: prompt} that begins with frame 0.
-        frames: how many.
+        frames: how many new ones; those of `continue_from` and those that `interpolate` makes come on top.
         image: picture to begin from; the model must take pictures.
         options: settings other than the defaults, for example `Options(seed=7, num_partitions=2)`. Model, device and
             precision are those that `model` was loaded with. What is about files, or an argument here, is an error.
@@ -125,7 +125,8 @@ def _options_for(model: Model, options: Options, *, with_picture: bool) -> Optio
     loaded = model.options
     for name, setting in settings_of(Options).items():
         value = getattr(options, name)
-        if (name in OF_COMMAND_LINE or setting.group == WRITE) and value not in (
+        writes = setting.group == WRITE and not (name == "output_fps" and options.continue_from)  # read at that rate
+        if (name in OF_COMMAND_LINE or writes) and value not in (
             getattr(Options(), name),
             getattr(loaded, name),
         ):

@@ -6,8 +6,8 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from lvdm.diffusion.noise import RenamedNoise
-from lvdm.pipeline.conditions import Conditions
+from lvdm.diffusion.guidance import Denoise
+from lvdm.diffusion.noise import Noise, RenamedNoise
 from lvdm.pipeline.run import Run
 from lvdm.pipeline.snapshot import Pass, Waiting
 from lvdm.sampling.plan import between
@@ -15,66 +15,78 @@ from lvdm.sampling.queue import LatentQueue, arriving
 from lvdm.sampling.sampler import denoise_period
 
 IN_BETWEEN = {"enqueue": "between", "step": "between step", "context": "between context"}  # purposes of the noise
-FillIn = Callable[[Tensor, Tensor, int], Tensor]
 
 
-def interpolated(run: Run, conditions: Conditions, passes: Iterator[Pass], waiting: Waiting | None) -> Iterator[Pass]:
-    """Yield `passes` with `--interpolate` times as many finished frames: M - 1 between every two.
+def interpolated(
+    run: Run,
+    passes: Iterator[Pass],
+    waiting: Waiting | None,
+    *,
+    denoiser: Callable[[Tensor | None], Denoise],
+    noise: Noise,
+) -> Iterator[Pass]:
+    """Yield `passes` with frames in between among the finished ones: M - 1 between every two, with `--interpolate M`.
 
-    Frames wait until a window of the U-Net is full. At the end of the video the last window moves back over frames that
-    are there already.
+    Frames wait until a window of the U-Net is full. Each window that is filled is yielded at once, so that a run can
+    stop behind it. At the end of the video the last window moves back over frames that are there already.
 
-    waiting: what an earlier run has left.
+    Args:
+        waiting: what an earlier run has left.
+        denoiser: returns the denoiser under image tokens (1, 1, N, D), or under the user's picture for None.
+        noise: of the video.
     """
-    every = run.options.interpolate
-    gaps = (run.options.video_length - 1) // every  # of a full window
+    gaps = (run.options.video_length - 1) // run.options.interpolate  # of a full window
     for after in passes:
-        parts = [after.finished[:, :, :0]]
-        waiting, first = arrived(waiting, after.finished, first_number=after.frames_done - after.finished.shape[2])
-        parts.append(first)
-        while waiting is not None and (count := waiting.frames.shape[2] - 1) and (count >= gaps or after.complete):
-            waiting, made = filled(run, conditions, waiting, min(gaps, count))
-            parts.append(made)
-        yield replace(after, finished=torch.cat(parts, dim=2), pixels=None, waiting=waiting)
+        waiting, first = arrived(waiting, after)
+        ready = [first]
+        while waiting is not None and (count := next_gaps(waiting, gaps, is_last=after.complete)):
+            if ready:
+                yield replace(after, finished=ready.pop(), pixels=None, waiting=waiting, complete=False)
+            waiting, made = fill_gaps(run, waiting, count, denoise=denoiser(after.image_tokens), noise=noise)
+            ready.append(made)
+        yield replace(after, finished=ready.pop(), pixels=None, waiting=waiting)
 
 
-def arrived(waiting: Waiting | None, frames: Tensor, *, first_number: int) -> tuple[Waiting | None, Tensor]:
-    """Return what waits after `frames` (1, C, K, h, w) came, and those of them that the video gets at once: the first.
+def next_gaps(waiting: Waiting, gaps: int, *, is_last: bool) -> int:
+    """Return how many gaps to fill next: those of a full window, at the end of the video those that there are."""
+    count = waiting.frames.shape[2] - 1
+    return gaps if count >= gaps else count * is_last
 
-    first_number: of the first of `frames`.
-    """
-    nothing = frames[:, :, :0]
+
+def arrived(waiting: Waiting | None, after: Pass) -> tuple[Waiting | None, Tensor]:
+    """Return what waits after a pass, and those of its frames that the video gets at once: the first of the video."""
+    frames = after.finished
     if waiting is not None:
-        return replace(waiting, frames=torch.cat([waiting.frames, frames], dim=2)), nothing
+        return replace(waiting, frames=torch.cat([waiting.frames, frames], dim=2)), frames[:, :, :0]
     if not frames.shape[2]:
-        return None, nothing
-    return Waiting(frames, first_number, nothing), frames[:, :, :1]
+        return None, frames
+    number = after.frames_done - frames.shape[2]
+    return Waiting(frames, number, window=frames[:, :, :0]), frames[:, :, :1]
 
 
-def filled(run: Run, conditions: Conditions, waiting: Waiting, gaps: int) -> tuple[Waiting, Tensor]:
+def fill_gaps(run: Run, waiting: Waiting, gaps: int, *, denoise: Denoise, noise: Noise) -> tuple[Waiting, Tensor]:
     """Make the frames in the first `gaps` gaps; return what waits then, and the frames that the video gets.
 
     These are (1, C, gaps M, h, w): those in between, and the frame behind each gap.
     """
     every = run.options.interpolate
-    given = waiting.frames[:, :, 1 : gaps + 1]
-    past = waiting.window if waiting.window.shape[2] > gaps * every else waiting.frames[:, :, :1]
-    known = past[:, :, gaps * every :] if past.shape[2] > 1 else past
-    plan = between(known.shape[2] + gaps * every, every, run.options.steps, known=known.shape[2])
-    noise = RenamedNoise(conditions.noise, IN_BETWEEN)
-    frames = torch.arange(plan.slots) + waiting.number * every - (known.shape[2] - 1)
-    new = arriving(noise, frames[known.shape[2] :], plan)
-    new[:, :, every - 1 :: every] = given
-    queue = LatentQueue(torch.cat([known, new], dim=2), frames, plan)
-    conditioning = conditions.denoise.conditioning
-    denoiser = replace(conditions.denoise, conditioning=replace(conditioning, fps=conditioning.fps * every))
+    queue = window_of(waiting, gaps, every, levels=run.options.steps, noise=RenamedNoise(noise, IN_BETWEEN))
 
     def predict(x: Tensor, timesteps: Tensor, numbers: Tensor) -> Tensor:
-        return denoiser(x, timesteps, numbers.div(every, rounding_mode="floor"))
+        return denoise(x, timesteps, numbers.div(every, rounding_mode="floor"))  # prompts go by frames of the queue
 
-    for after in denoise_period(predict, run.clip_schedule(), queue, noise=noise):
-        run.stop.check()
+    for after in denoise_period(predict, run.clip_schedule(), queue, noise=RenamedNoise(noise, IN_BETWEEN)):
         queue = after
-    return Waiting(waiting.frames[:, :, gaps:], waiting.number + gaps, queue.latents), queue.latents[
-        :, :, -gaps * every :
-    ]
+    left = Waiting(waiting.frames[:, :, gaps:], waiting.number + gaps, window=queue.latents)
+    return left, queue.latents[:, :, -gaps * every :]
+
+
+def window_of(waiting: Waiting, gaps: int, every: int, *, levels: int, noise: Noise) -> LatentQueue:
+    """Return a window with noise in the first `gaps` gaps, behind as many frames of the window before as fit."""
+    kept = waiting.window.shape[2] - gaps * every
+    known = waiting.window[:, :, -kept:] if kept > 0 else waiting.frames[:, :, :1]
+    plan = between(known.shape[2] + gaps * every, every, levels, known=known.shape[2])
+    frames = torch.arange(plan.slots) + waiting.number * every - (known.shape[2] - 1)
+    new = arriving(noise, frames[known.shape[2] :], plan)
+    new[:, :, every - 1 :: every] = waiting.frames[:, :, 1 : gaps + 1]
+    return LatentQueue(torch.cat([known, new], dim=2), frames, plan)

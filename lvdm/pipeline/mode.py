@@ -79,7 +79,7 @@ class Mode:
 
     @property
     def begins_from_own_frame(self) -> bool:
-        """Whether the queue is conditioned on the base clip's first frame."""
+        """Whether the queue is conditioned on the base clip's first frame, or the last of `--continue_from`."""
         return self.task in ("t2v_seed", "t2v_seed_ar")
 
     @property

@@ -155,10 +155,11 @@ class Options(Derived):
         ),
     )
     num_partitions: int = declare(
-        4, Setting("n: the queue has f*n noise levels", SAMPLE, SAMPLING, short="-n", check=Range(1))
+        4, Setting("n: the queue of --plan fifo or plateau has f*n slots", SAMPLE, SAMPLING, short="-n", check=Range(1))
     )
     num_inference_steps: int | None = declare(
-        None, Setting("denoising steps; must be f*n", SAMPLE, NOTHING, default_help="f*n")
+        None,
+        Setting("steps of the base clip; must be f*n, or as many as --timesteps", SAMPLE, NOTHING, default_help="that"),
     )
     plan: str | None = declare(
         None,

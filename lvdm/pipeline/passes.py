@@ -2,11 +2,12 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 
 import torch
 from torch import Tensor
 
-from lvdm.diffusion.guidance import GuidedDenoiser
+from lvdm.diffusion.guidance import Denoise, GuidedDenoiser
 from lvdm.models.ddpm3d import LatentDiffusion
 from lvdm.pipeline.conditions import Conditions
 from lvdm.pipeline.interpolate import interpolated
@@ -14,7 +15,7 @@ from lvdm.pipeline.run import Run
 from lvdm.pipeline.snapshot import Pass, Snapshot
 from lvdm.sampling.queue import LatentQueue
 from lvdm.sampling.sampler import denoise_queue
-from lvdm.sampling.taps.query_reuse import QueryReuse, attached, query_taps
+from lvdm.sampling.taps.query_reuse import QueryReuse, Tap, attached, query_taps
 
 
 def fill_queue(run: Run, conditions: Conditions, clip: Tensor) -> Snapshot:
@@ -40,40 +41,53 @@ def denoise(run: Run, conditions: Conditions, begin: Snapshot, *, frames: int | 
     Where frames are ready before the first pass, they are yielded without one. With `--interpolate` there are frames
     between the frames, which do not count.
     """
-    passes = _passes(run, conditions, begin, frames)
-    if run.options.interpolate is not None:
-        passes = interpolated(run, conditions, passes, begin.waiting)
+    options, denoise_between = run.options, conditions.denoise.with_frame_rate(run.options.interpolate or 1)
+    rule = QueryReuse(*options.mode.qcache, options.qcache_weight) if options.mode.qcache else None
+    taps = query_taps(run.model.unet, rule)
+    passes = _passes(run, conditions, begin, taps, frames=frames)
+    if options.interpolate is not None:
+        under = partial(with_taps, denoise_between, taps)
+        passes = interpolated(run, passes, begin.waiting, denoiser=under, noise=conditions.noise)
     for after in passes:
         if decodes_at_once(run) and after.pixels is None and after.finished.shape[2]:
             after = replace(after, pixels=torch.stack([*decoded_one_by_one(run.model, after.finished)]))
         yield after
 
 
-def _passes(run: Run, conditions: Conditions, begin: Snapshot, frames: int | None) -> Iterator[Pass]:
-    """Yield the passes of `denoise` without frames in between."""
-    options, model = run.options, run.model
-    after = Pass(
-        begin.queue, begin.ready[:, :, :0], None, begin.image_tokens, begin.ready, begin.frames, complete=False
-    )
+def with_taps(denoiser: GuidedDenoiser, taps: Sequence[Tap], image_tokens: Tensor | None) -> Denoise:
+    """Return `denoiser` with taps in the U-Net while it computes, under image tokens (1, 1, N, D) if there are any."""
+    conditioned = denoiser if image_tokens is None else denoiser.with_picture(image_tokens)
+
+    def predict(x: Tensor, timesteps: Tensor, numbers: Tensor) -> Tensor:
+        with attached(taps):  # in a pass only: between two, another video may use the same model
+            return conditioned(x, timesteps, numbers)
+
+    return predict
+
+
+def _passes(
+    run: Run, conditions: Conditions, begin: Snapshot, taps: Sequence[Tap], *, frames: int | None
+) -> Iterator[Pass]:
+    """Yield the passes of `denoise` without frames in between; at least one, if the video has all frames already."""
+    nothing, done = begin.ready[:, :, :0], begin.frames
+    after = Pass(begin.queue, nothing, None, begin.image_tokens, begin.ready, done, complete=done == frames)
+    if after.complete:
+        yield after
     while after.ready.shape[2] and not after.complete:
-        after = _pass(run, after, begin.queue, after.ready.split(options.video_length, dim=2), frames=frames)
+        after = _pass(run, after, begin.queue, after.ready.split(run.options.video_length, dim=2), frames=frames)
         yield after
     if after.complete:
         return
     denoiser = compiled_denoiser(run, conditions, begin.queue)
-    rule = QueryReuse(*options.mode.qcache, options.qcache_weight) if options.mode.qcache else None
-    taps = query_taps(model.unet, rule)
 
     def predict(x: Tensor, timesteps: Tensor, numbers: Tensor) -> Tensor:
-        conditioned = denoiser if after.image_tokens is None else denoiser.with_picture(after.image_tokens)
-        with attached(taps):  # in a pass only: between two, another video may use the same model
-            return conditioned(x, timesteps, numbers)
+        return with_taps(denoiser, taps, after.image_tokens)(x, timesteps, numbers)
 
-    passes = denoise_queue(predict, run.queue_schedule(), begin.queue, noise=conditions.noise)
-    while not after.complete:
-        queue = next(passes)
+    for queue in denoise_queue(predict, run.queue_schedule(), begin.queue, noise=conditions.noise):
         after = _pass(run, after, queue, [queue.finished], frames=frames)
         yield after
+        if after.complete:
+            return
 
 
 def _pass(run: Run, before: Pass, queue: LatentQueue, ready: Sequence[Tensor], *, frames: int | None) -> Pass:

@@ -69,7 +69,8 @@ def write_record(video: Video, state: RunState) -> None:
         "repetition": prompt.repetition,
         "mode": options.mode,
         "experiment": video.name,
-        "frames": state.frames,
+        "frames": frames_in_files(state),
+        "new_frames": state.frames,
         "model": {
             "config": options.config,
             "checkpoint": options.ckpt_path,
@@ -88,6 +89,11 @@ def write_record(video: Video, state: RunState) -> None:
         partial.write_text(f"{text}\n", encoding="utf-8", errors="backslashreplace")
 
 
+def frames_in_files(state: RunState) -> int:
+    """Return how many frames the files have: the new ones, those that they follow, and those in between."""
+    return int(state.files["sheet"]["count"])
+
+
 def recorded_frames(video: Video) -> int | None:
     """Return how many new frames the finished video has; None if there is none, or not all of its files.
 
@@ -96,7 +102,7 @@ def recorded_frames(video: Video) -> int | None:
     """
     try:
         record = json.loads(video.record.read_text(encoding="utf-8"))
-        frames, settings = int(record["frames"]), dict(record["settings"])
+        frames, settings = int(record.get("new_frames", record["frames"])), dict(record["settings"])
     except (OSError, ValueError, KeyError, TypeError):
         return None
     check_same(video, settings)

@@ -51,7 +51,7 @@ class Recorder:
     complete: bool = False
 
     def record(self, after: Pass) -> None:
-        """Write the frame that a pass finished; save the state if it is due. `complete` is set with the last frame.
+        """Write the frames that a pass finished; save the state if it is due. The last frame sets `complete`.
 
         Raises:
             Stopped: a signal asked for it; the state is saved.
@@ -61,7 +61,8 @@ class Recorder:
         self._show(after)
         frames = self.video.frames
         self.complete = after.complete or (frames is None and stopped and after.frames_done > 0)
-        if self.complete or stopped or after.queue.passes % self.video.options.save_every == 0:
+        due = after.queue.row > 0 and after.queue.passes % self.video.options.save_every == 0
+        if self.complete or stopped or due:
             self._save(after)
         if stopped and not self.complete:
             self.run.stop.check()
@@ -69,14 +70,15 @@ class Recorder:
     def _write(self, after: Pass) -> None:
         if self.run.ranks.first and after.finished.shape[2]:
             self.write(after.finished, after.pixels)
-        if self.files.queue is not None:
+        if self.files.queue is not None and after.queue.row:  # not for frames that were ready before the first pass
             decode = self.run.model.decode
             self.files.write_queue(to_uint8(decode(slot)[0]) for slot in after.queue.latents.unbind(2))
 
     def _show(self, after: Pass) -> None:
         passes = after.queue.passes
         self.bar.update(passes - self.bar.n)
-        pace = self.bar.format_dict["elapsed"] / max(1, passes - self.passes_before)
+        plan = after.queue.plan
+        pace = self.bar.format_dict["elapsed"] / max(1, passes - self.passes_before) * plan.steps / plan.leaving
         total = self.video.frames or "many"
         self.bar.set_postfix_str(f"{after.frames_done} of {total} frames written, {pace:.2f} s/frame")
         self.log(f"pass {passes}: {self.pass_clock.lap('pass'):.3f} s, {after.frames_done} frames finished")

@@ -47,7 +47,8 @@ class Run:
         timesteps = self._given_timesteps()
         if timesteps is None:
             timesteps = SPACINGS[self.options.base_spacing](self.options.steps)
-        return NoiseSchedule.of_model(self.model, timesteps, eta=self.options.eta)
+        context_level = self.options.context_level
+        return NoiseSchedule.of_model(self.model, timesteps, eta=self.options.eta, context_level=context_level)
 
     def queue_schedule(self) -> NoiseSchedule:
         """Return the noise levels of the queue: those of its plan."""

@@ -1,8 +1,9 @@
 """Read the user's video that a new one goes on from (--continue_from)."""
 
+from collections import deque
 from collections.abc import Iterator
+from hashlib import sha256
 from itertools import islice
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -10,7 +11,7 @@ from PIL import Image
 from torch import Tensor
 
 from lvdm.io.files import file_digest
-from lvdm.io.frames import UnreadableVideoError, fingerprint, read_frames
+from lvdm.io.frames import UnreadableVideoError, list_pictures, read_frames
 from lvdm.io.images import as_tensor, fitted
 from lvdm.pipeline.options import Options
 from lvdm.pipeline.run import Run
@@ -43,17 +44,21 @@ def source_frames(options: Options) -> Iterator[np.ndarray]:
 
 
 def frames_needed(options: Options) -> int:
-    """Return how many frames a video must have to go on from it: what a plan of blocks looks back at, or two."""
+    """Return how many frames a video must have to go on from it.
+
+    Plans of blocks look back at as many as they have context; with others two suffice, as the first is repeated.
+    """
     plan = options.queue_plan
     return max(2, plan.front if plan.in_blocks else 0)
 
 
 def source_digest(options: Options) -> str:
-    """Return what identifies the content of the video; errors as of `source_frames`."""
-    for _ in islice(source_frames(options), frames_needed(options)):
-        pass
+    """Check that the video can be read, and return the SHA-256 of its files; errors as of `source_frames`."""
+    deque(islice(source_frames(options), frames_needed(options)), maxlen=0)
     path = options.continue_from
-    return repr(fingerprint(path)) if Path(path).is_dir() else file_digest(path)
+    if not path.is_dir():
+        return file_digest(path)
+    return sha256("".join(map(file_digest, list_pictures(path))).encode()).hexdigest()
 
 
 def encoded_source(run: Run) -> Tensor:

@@ -9,11 +9,11 @@ from torch import Tensor
 
 from lvdm.diffusion.guidance import Denoise
 from lvdm.diffusion.noise import Noise, RenamedNoise
-from lvdm.diffusion.schedule import NoiseSchedule
+from lvdm.diffusion.schedule import CLEAN, NoiseSchedule
 from lvdm.sampling.plan import full
 from lvdm.sampling.queue import LatentQueue, arriving, at_levels
 
-OF_CLIP = {"enqueue": "base", "step": "base step", "context": "base context"}  # purposes of a base clip's noise
+OF_CLIP = {"enqueue": "base", "step": "base step"}  # purposes of a base clip's noise
 
 
 def denoise_queue(
@@ -66,7 +66,7 @@ def take_step(
         queue.next_levels[queue.active],
     )
     falling = next_level < level
-    if schedule.ends_in_place and not level[falling].any():
+    if schedule.ends_in_place and (level[falling] == 0).all():  # nothing to compute, only levels fall
         return queue.stepped(x)
     output = predict(denoise, schedule, queue, noise=noise)
     after, _ = schedule.step(x, output, level[None], next_level[None], drawn)
@@ -78,8 +78,8 @@ def take_step(
 
 def predict(denoise: Denoise, schedule: NoiseSchedule, queue: LatentQueue, *, noise: Noise) -> Tensor:
     """Return what the network predicts for the active slots, (1, C, S - front, h, w)."""
-    if schedule.context[0]:
-        levels = queue.levels
+    levels = queue.levels
+    if schedule.context[0] and (levels == CLEAN).any():
         ages = torch.arange(queue.slots) * queue.plan.steps + queue.row  # no frame is seen twice with the same noise
         drawn = noise.draw("context", queue.frames.tolist(), ages.tolist())
         queue = replace(queue, latents=schedule.seen(queue.latents, levels[None], drawn))

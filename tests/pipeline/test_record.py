@@ -37,12 +37,14 @@ def video(options):
 def test_record(video, options):
     queue = LatentQueue(torch.zeros(1), torch.tensor([20, 21]), fifo(2, 2, lookahead=False))
     snapshot = Snapshot(queue, None, ready=torch.zeros(1, 1, 0, 1, 1))
-    state = RunState(video.settings, snapshot, {}, {"base clip": 1.5, "queue": 8.5})
+    files = {"sheet": {"count": torch.tensor(27)}}  # with 7 frames that the new ones follow
+    state = RunState(video.settings, snapshot, files, {"base clip": 1.5, "queue": 8.5})
     for _ in range(2):  # the second time over the first
         write_record(video, state)
     assert [entry.name for entry in video.folder.iterdir()] == [f"{options.mode}.json"]
     record = json.loads(video.record.read_text(encoding="utf-8"))
-    assert (record["prompt"], record["seed"], record["frames"], record["repetition"]) == (video.prompt.text, 5, 20, 1)
+    assert (record["prompt"], record["seed"], record["repetition"]) == (video.prompt.text, 5, 1)
+    assert (record["frames"], record["new_frames"]) == (27, 20)
     assert record["mode"] == record["options"]["mode"] == "t2v_TTqcache_attn1_weighted90"
     assert record["model"] == {"config": "c.yaml", "checkpoint": "m.ckpt", "digest": "12ab"}
     assert record["options"].keys() >= set(options.__dataclass_fields__)

@@ -1,7 +1,7 @@
 """Replay queries of an encoder attention in the decoder attention of the same resolution (Q-caches, FIFO-Diffusion+).
 
 Q* = (1 - w) Q_decoder + w Q_encoder within one forward of the U-Net. The U-Net knows nothing of it: a tap on each
-paired attention's queries is attached on entering `reuse_queries` and removed on leaving it.
+paired attention's queries (`query_taps`) is there within a context (`attached`).
 """
 
 import threading
@@ -48,6 +48,7 @@ class Memory(threading.local):
     queries: Tensor
 
     def record(self, queries: Tensor) -> Tensor:
+        """Keep queries (B, L, D), and return them as they are."""
         self.queries = queries
         return queries
 
@@ -60,6 +61,7 @@ class Replay:
     weight: float
 
     def __call__(self, queries: Tensor) -> Tensor:
+        """Return queries (B, L, D) blended with the recorded ones."""
         return torch.lerp(queries, self.memory.queries, self.weight)
 
 
