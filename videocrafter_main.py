@@ -16,11 +16,11 @@ from lvdm.cli.command import says_errors
 from lvdm.cli.errors import exit_status
 from lvdm.models.checkpoint import checkpoint_digest
 from lvdm.pipeline.base_clip import first_clip
-from lvdm.pipeline.batch import Summary, make_all, prepare
+from lvdm.pipeline.batch import Summary, check_or_forget_earlier_runs, make_all
 from lvdm.pipeline.conditions import condition
 from lvdm.pipeline.options import Options
 from lvdm.pipeline.passes import denoise, fill_queue
-from lvdm.pipeline.run import Run, computing, network_of
+from lvdm.pipeline.run import Run, loaded_network, run_with_workers
 from lvdm.pipeline.session import working_on
 from lvdm.pipeline.show_plan import show_plan
 from lvdm.pipeline.video import Video, prompts_of, videos_of
@@ -34,10 +34,10 @@ from lvdm.runtime.signals import Stop, stop_on_signals
 def make_videos(options: Options, ranks: Ranks, stop: Stop) -> Summary:
     """Make the video of every prompt that is this process's share, or its ranks'."""
     prompts = prompts_of(options)
-    model = network_of(options)
+    model = loaded_network(options)
     videos = videos_of(prompts, options, digest=checkpoint_digest(options.ckpt_path))
-    videos = ranks.from_first(partial(prepare, videos, options))
-    with computing(model, options, ranks, stop) as run:
+    videos = ranks.from_first(partial(check_or_forget_earlier_runs, videos, options))
+    with run_with_workers(model, options, ranks, stop) as run:
         return make_all(videos, partial(make_video, run), stop=stop, debug=options.debug)
 
 
@@ -50,10 +50,11 @@ def make_video(run: Run, video: Video) -> bool:
         state = session.state
         if state is None:
             clip = first_clip(run, conditions, video)
-            state = session.begin(clip, fill_queue(run, conditions, clip))
+            session.write_origin(clip)
+            state = session.first_state(fill_queue(run, conditions, clip))
         with session.recorder(state, conditions) as recorder:
             for after in denoise(run, conditions, state.snapshot, frames=video.frames):
-                recorder.record(after)
+                recorder.write_and_save(after)
                 if recorder.complete:
                     break
     return True

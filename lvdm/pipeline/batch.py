@@ -29,7 +29,7 @@ class Summary:
         return "\n".join([*(f"failed: {failure}" for failure in self.failed if several), counts])
 
 
-def prepare(videos: Sequence[Video], options: Options) -> list[Video]:
+def check_or_forget_earlier_runs(videos: Sequence[Video], options: Options) -> list[Video]:
     """Check that results can be written and go on what is there; with `--overwrite`, begin all videos anew.
 
     Returns:

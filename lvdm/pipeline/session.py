@@ -38,14 +38,17 @@ class Session:
     log: Callable[[str], None]
     clock: Stopwatch
 
-    def begin(self, clip: Tensor, snapshot: Snapshot) -> RunState:
-        """Write the end of the clip (1, C, F, h, w) that the queue was filled from to origin.gif; return the state."""
+    def write_origin(self, clip: Tensor) -> None:
+        """Write the end of the clip (1, C, F, h, w) that the queue is filled from to origin.gif."""
         if self.run.ranks.first:
             path, options = self.video.folder / "origin.gif", self.video.options
             with GifWriter(path, fps=options.output_fps, comment=self.video.comment) as origin:
                 for frame in clip[:, :, -options.video_length :].unbind(2):
                     origin.write(to_uint8(self.run.model.decode(frame)[0]))
         self.clock.lap("base clip")
+
+    def first_state(self, snapshot: Snapshot) -> RunState:
+        """Return the state that the first pass begins with. Nothing is saved before a pass."""
         return RunState(self.video.settings, snapshot, files={}, seconds=self.clock.laps)
 
     @contextmanager

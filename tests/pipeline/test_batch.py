@@ -8,7 +8,7 @@ from helpers import ROOT
 from lvdm.cli.arguments import parse_args
 from lvdm.io.lock import folder_lock
 from lvdm.io.prompts import Prompt
-from lvdm.pipeline.batch import prepare
+from lvdm.pipeline.batch import check_or_forget_earlier_runs
 from lvdm.pipeline.video import videos_of
 
 
@@ -25,7 +25,7 @@ def test_a_video_that_cannot_be_begun_anew_now_is_begun_anew_at_its_turn(options
         video.folder.mkdir(parents=True)
         video.state.touch()
     with folder_lock(used.folder):
-        assert [video.begins_anew for video in prepare([free, used], options)] == [False, True]
+        assert [video.begins_anew for video in check_or_forget_earlier_runs([free, used], options)] == [False, True]
     assert not free.state.exists()
     assert used.state.exists()
 
@@ -35,5 +35,5 @@ def test_without_overwrite_nothing_is_removed(options):
     (video,) = videos_of([Prompt("a red circle", 1)], options, digest="12ab")
     video.folder.mkdir(parents=True)
     video.record.touch()
-    assert prepare([video], options) == [video]
+    assert check_or_forget_earlier_runs([video], options) == [video]
     assert video.record.exists()
