@@ -7,7 +7,7 @@ prompt of such a video, if it has one, is in a .txt of the same name beside it.
 import json
 import os
 from collections import Counter, defaultdict
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
@@ -126,9 +126,22 @@ def _of_result(result: Result) -> Source:
         root=result.root,
         experiment=result.experiment,
         name=result.folder.parent.name,
-        schedule=_parse_schedule(result.prompt),
+        schedule=_in_files(_parse_schedule(result.prompt), result.record),
         key=result.identity,
     )
+
+
+def _in_files(schedule: tuple[tuple[int, str], ...], record: Mapping) -> tuple[tuple[int, str], ...]:
+    """Return a schedule with the numbers that frames have in the files of a result.
+
+    They count the frames that the video goes on from (--continue_from), and those in between (--interpolate).
+    """
+    try:
+        every = record["options"].get("interpolate") or 1
+        source = (record["frames"] - 1) // every + 1 - record["new_frames"]
+    except (KeyError, TypeError, AttributeError):  # a record of an earlier version, which has neither
+        return schedule
+    return tuple((start and (source + start) * every, text) for start, text in schedule)
 
 
 def _of_video(path: Path) -> Source:

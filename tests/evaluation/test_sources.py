@@ -135,3 +135,13 @@ def test_records_with_unexpected_fields_are_read(tmp_path):
     for number, others in enumerate(({"image": "cat.png"}, {"seed": [1, 2]}, {"seed": {"a": 1}, "image": 5})):
         result(tmp_path, f"p{number}", "t2v", 0, **others)
     assert drifts(tmp_path) == {"t2v": (3, 0, None)}
+
+
+def test_a_schedule_counts_the_frames_of_the_files(tmp_path):
+    """One that follows 9 frames, with 3 more between every two: the switch at new frame 5 is at 4 (9 + 5)."""
+    schedule = json.dumps({"0": "a", "5": "b"})
+    result(tmp_path, "x", "e", 9, prompt=schedule, frames=4 * 19 + 1, new_frames=11, options={"interpolate": 4})
+    result(tmp_path, "y", "e", 9, prompt=schedule, frames=20, new_frames=20, options={"interpolate": None})
+    result(tmp_path, "z", "e", 9, prompt=schedule)
+    sources, _ = find_sources([tmp_path])
+    assert [source.schedule[1][0] for source in sources] == [4 * 14, 5, 5]
