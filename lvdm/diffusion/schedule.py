@@ -162,7 +162,7 @@ class NoiseSchedule:
         x0, eps = self.x0_and_eps(x.float(), output.float(), level)
         alpha, alpha_next = self.alphas[level + 1], self.alphas[next_level + 1]
         if self.eta == CONSISTENCY:
-            sigma = (1 - alpha_next).sqrt()
+            sigma, eps = (1 - alpha_next).sqrt(), torch.zeros_like(eps)
         else:
             sigma = self.eta * ((1 - alpha_next) / (1 - alpha) * (1 - alpha / alpha_next)).sqrt()
         sigma = per_frame(sigma, x.device)

@@ -24,7 +24,8 @@ from lvdm.runtime.compile import Compiled
 from lvdm.runtime.process import process_settings
 
 ROOT = Path(__file__).parents[2]
-OF_COMMAND_LINE = ("prompt", "image", "prompt_file", "new_video_length", "endless", "num_processes", "rank", "parallel")
+NOT_OF_PIXELS = ("num_processes", "rank", "parallel", "show_plan")
+OF_COMMAND_LINE = ("prompt", "image", "prompt_file", "new_video_length", "endless", *NOT_OF_PIXELS)
 INSTEAD = "prompt, image and frames are arguments of their own, and what is yielded can be written as you like"
 
 

@@ -70,12 +70,13 @@ def fill_gaps(run: Run, waiting: Waiting, gaps: int, *, denoise: Denoise, noise:
     These are (1, C, gaps M, h, w): those in between, and the frame behind each gap.
     """
     every = run.options.interpolate
-    queue = window_of(waiting, gaps, every, levels=run.options.steps, noise=RenamedNoise(noise, IN_BETWEEN))
+    schedule, noise = run.clip_schedule(), RenamedNoise(noise, IN_BETWEEN)
+    queue = window_of(waiting, gaps, every, levels=len(schedule), noise=noise)
 
     def predict(x: Tensor, timesteps: Tensor, numbers: Tensor) -> Tensor:
         return denoise(x, timesteps, numbers.div(every, rounding_mode="floor"))  # prompts go by frames of the queue
 
-    for after in denoise_period(predict, run.clip_schedule(), queue, noise=RenamedNoise(noise, IN_BETWEEN)):
+    for after in denoise_period(predict, schedule, queue, noise=noise):
         queue = after
     left = Waiting(waiting.frames[:, :, gaps:], waiting.number + gaps, window=queue.latents)
     return left, queue.latents[:, :, -gaps * every :]

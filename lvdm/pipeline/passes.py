@@ -68,10 +68,13 @@ def with_taps(denoiser: GuidedDenoiser, taps: Sequence[Tap], image_tokens: Tenso
 def _passes(
     run: Run, conditions: Conditions, begin: Snapshot, taps: Sequence[Tap], *, frames: int | None
 ) -> Iterator[Pass]:
-    """Yield the passes of `denoise` without frames in between; at least one, if the video has all frames already."""
-    nothing, done = begin.ready[:, :, :0], begin.frames
+    """Yield the passes of `denoise` without frames in between.
+
+    The first is none where frames of an earlier run wait for others between, which are made before the next pass.
+    """
+    nothing, done = begin.ready[:, :, :0], begin.given_out
     after = Pass(begin.queue, nothing, None, begin.image_tokens, begin.ready, done, complete=done == frames)
-    if after.complete:
+    if begin.waiting is not None:
         yield after
     while after.ready.shape[2] and not after.complete:
         after = _pass(run, after, begin.queue, after.ready.split(run.options.video_length, dim=2), frames=frames)

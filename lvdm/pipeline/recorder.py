@@ -33,6 +33,7 @@ class Recorder:
         write: writes finished frames to them beside the next pass.
         bar: shows how many passes are done.
         passes_before: how many earlier runs have done.
+        passes: how many are done.
         log: adds a line to the log file, with `--debug`.
         clock: adds up the seconds of the stages.
     """
@@ -45,6 +46,7 @@ class Recorder:
     write: BackgroundWriter
     bar: tqdm
     passes_before: int
+    passes: int
     log: Callable[[str], None]
     clock: Stopwatch
     pass_clock: Stopwatch = field(default_factory=Stopwatch)
@@ -57,20 +59,21 @@ class Recorder:
             Stopped: a signal asked for it; the state is saved.
         """
         stopped = self.run.stop.requested()  # ranks ask one another while their devices compute
-        self._write(after)
-        self._show(after)
-        frames = self.video.frames
-        self.complete = after.complete or (frames is None and stopped and after.frames_done > 0)
-        due = after.queue.row > 0 and after.queue.passes % self.video.options.save_every == 0
+        stepped, self.passes = after.queue.passes > self.passes, after.queue.passes
+        self._write(after, with_queue=stepped)
+        if stepped:
+            self._show(after)
+        self.complete = after.complete or (self.video.frames is None and stopped and after.frames_done > 0)
+        due = stepped and after.queue.passes % self.video.options.save_every == 0
         if self.complete or stopped or due:
             self._save(after)
         if stopped and not self.complete:
             self.run.stop.check()
 
-    def _write(self, after: Pass) -> None:
+    def _write(self, after: Pass, *, with_queue: bool) -> None:
         if self.run.ranks.first and after.finished.shape[2]:
             self.write(after.finished, after.pixels)
-        if self.files.queue is not None and after.queue.row:  # not for frames that were ready before the first pass
+        if self.files.queue is not None and with_queue:
             decode = self.run.model.decode
             self.files.write_queue(to_uint8(decode(slot)[0]) for slot in after.queue.latents.unbind(2))
 
@@ -79,8 +82,8 @@ class Recorder:
         self.bar.update(passes - self.bar.n)
         plan = after.queue.plan
         pace = self.bar.format_dict["elapsed"] / max(1, passes - self.passes_before) * plan.steps / plan.leaving
-        total = self.video.frames or "many"
-        self.bar.set_postfix_str(f"{after.frames_done} of {total} frames written, {pace:.2f} s/frame")
+        total = "many" if self.video.frames is None else self.video.frames
+        self.bar.set_postfix_str(f"{max(0, after.frames_done)} of {total} frames written, {pace:.2f} s/frame")
         self.log(f"pass {passes}: {self.pass_clock.lap('pass'):.3f} s, {after.frames_done} frames finished")
 
     def _save(self, after: Pass) -> None:
@@ -111,7 +114,7 @@ def open_recorder(
         write = stack.enter_context(background_writer(partial(write_frames, run.model, files)))
         bar = progress_bar(desc="passes", unit="pass", initial=done, total=total, disabled=not first)
         stack.enter_context(bar)
-        yield Recorder(run, video, conditions, state, files, write, bar, done, log, clock)
+        yield Recorder(run, video, conditions, state, files, write, bar, done, done, log, clock)
 
 
 def files_of(video: Video, state: RunState, picture: np.ndarray | None) -> AbstractContextManager[VideoFiles]:

@@ -85,7 +85,7 @@ def _check_model(options: Options, facts: ConfigFacts) -> None:
         raise ValueError(
             f"--video_length {f}: must be even and from 2 to {facts.temporal_length}, the model's temporal_length"
         )
-    if f * n > TRAIN_STEPS:
+    if f * n > TRAIN_STEPS and not options.timesteps:
         raise ValueError(
             f"--num_partitions {n}: must be at most {TRAIN_STEPS // f} for windows of {f} frames, as the queue has "
             f"{f}*{n} = {f * n} noise levels and the model knows {TRAIN_STEPS}"
@@ -97,6 +97,7 @@ def _check_model(options: Options, facts: ConfigFacts) -> None:
             "and --num_partitions n"
         )
     _check_plan(options)
+    _check_source(options)
     for side in ("height", "width"):
         pixels, factor = _needed(options, side), facts.size_factor
         if pixels < 1 or pixels % factor:
@@ -109,28 +110,40 @@ def _check_model(options: Options, facts: ConfigFacts) -> None:
 
 
 def _check_plan(options: Options) -> None:
-    plan = options.queue_plan
-    if options.continue_from is not None and plan.in_blocks and not plan.front:
-        raise ValueError(
-            f"--continue_from {str(options.continue_from)!r} --plan {options.plan}: this plan looks at no earlier "
-            "frame, so nothing would go on; choose another plan"
-        )
-    if options.continue_from is not None and options.mode.unilatent:
-        raise ValueError(
-            f"--continue_from {str(options.continue_from)!r} --mode {str(options.mode)!r}: unilatent spreads a base "
-            "clip over the queue, and there is none; leave one of them out"
-        )
-    if plan.in_blocks and options.mode.unilatent:
-        raise ValueError(
-            f"--mode {str(options.mode)!r} --plan {options.plan}: unilatent spreads the base clip over the queue, and "
-            "this plan does not begin from a clip; leave one of them out"
-        )
+    plan, source = options.queue_plan, options.continue_from
     if plan.levels > TRAIN_STEPS:
         raise ValueError(f"--plan {options.plan}: has {plan.levels} noise levels; at most {TRAIN_STEPS} are allowed")
-    if options.new_video_length < 1 and (options.continue_from is None or options.interpolate is None):
+    if options.mode.unilatent and (plan.start > 0 or source is not None):
+        what = f"--plan {options.plan}" if source is None else f"--continue_from {str(source)!r}"
         raise ValueError(
-            f"--new_video_length {options.new_video_length}: must be at least 1; 0 is for --continue_from with "
-            "--interpolate, which then only makes frames between those that there are"
+            f"--mode {str(options.mode)!r} {what}: unilatent spreads a base clip over the queue, and here new frames "
+            "follow finished ones; leave one of them out"
+        )
+    if options.context_level and not plan.front and options.interpolate is None:
+        raise ValueError(
+            f"--context_level {options.context_level} --plan {options.plan}: with it (and without lookahead) the U-Net "
+            "sees no clean frames; leave one of them out"
+        )
+    if options.timesteps and options.base_spacing != "fifo":
+        raise ValueError(
+            f"--base_spacing {options.base_spacing!r}: has no effect with --timesteps; leave one of them out"
+        )
+
+
+def _check_source(options: Options) -> None:
+    plan, source = options.queue_plan, options.continue_from
+    only_between = options.new_video_length == 0 and not options.endless
+    if source is None and not options.keep_source:
+        raise ValueError("--no-keep_source: has no effect without --continue_from; leave it out")
+    if only_between and (source is None or options.interpolate is None or not options.keep_source):
+        raise ValueError(
+            "--new_video_length 0: must be at least 1; 0 is for --continue_from with --interpolate, which then only "
+            "makes frames between those that there are"
+        )
+    if source is not None and plan.in_blocks and not plan.front and not only_between:
+        raise ValueError(
+            f"--continue_from {str(source)!r} --plan {options.plan}: this plan looks at no earlier frame, so nothing "
+            "would go on; choose another plan"
         )
     if options.interpolate is not None and options.interpolate >= options.video_length:
         raise ValueError(

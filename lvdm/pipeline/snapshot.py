@@ -41,9 +41,14 @@ class Snapshot:
     waiting: Waiting | None = None
 
     @property
-    def frames(self) -> int:
-        """How many new frames the video has; below 0 while it lacks some of the frames that it goes on from."""
+    def given_out(self) -> int:
+        """How many new frames are finished and not `ready`; below 0 while those that it goes on from are `ready`."""
         return max(0, self.queue.head_frame) - self.ready.shape[2]
+
+    @property
+    def frames(self) -> int:
+        """How many new frames the video has: those given out, without those that wait for others between."""
+        return self.given_out - (0 if self.waiting is None else self.waiting.frames.shape[2] - 1)
 
 
 @dataclass(frozen=True)

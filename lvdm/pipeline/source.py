@@ -3,7 +3,6 @@
 from collections import deque
 from collections.abc import Iterator
 from hashlib import sha256
-from itertools import islice
 
 import numpy as np
 import torch
@@ -54,7 +53,7 @@ def frames_needed(options: Options) -> int:
 
 def source_digest(options: Options) -> str:
     """Check that the video can be read, and return the SHA-256 of its files; errors as of `source_frames`."""
-    deque(islice(source_frames(options), frames_needed(options)), maxlen=0)
+    deque(source_frames(options), maxlen=0)
     path = options.continue_from
     if not path.is_dir():
         return file_digest(path)
@@ -62,9 +61,14 @@ def source_digest(options: Options) -> str:
 
 
 def encoded_source(run: Run) -> Tensor:
-    """Return the latents (1, C, F, h, w) of all frames of the video; errors as of `source_frames`."""
-    name = run.options.continue_from.name
-    frames = source_frames(run.options)
+    """Return the latents (1, C, F, h, w) of the frames of the video; errors as of `source_frames`.
+
+    These are all, or with `--no-keep_source` as many of the last ones as a queue or a window can hold.
+    """
+    options, name = run.options, run.options.continue_from.name
+    frames = source_frames(options)
+    if not options.keep_source:
+        frames = deque(frames, maxlen=max(options.queue_plan.slots, options.video_length))
     frames = progress_bar(frames, desc=f"reading {name}", unit="frame", disabled=not run.ranks.first)
     latents = []
     for frame in frames:

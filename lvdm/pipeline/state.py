@@ -105,8 +105,10 @@ def read_state(path: Path, plan: Plan) -> RunState | None:
         tensors = load(content)
         record = json.loads(bytes(tensors.pop(RECORD).numpy()))
         frames = tensors.pop("queue/frames")
-        passes = record.get("passes", int(frames[plan.front]) - plan.start)  # earlier versions knew no other plan
-        queue = LatentQueue(tensors["queue/latents"], frames, plan, record.get("row", 0), passes)
+        if "passes" not in record:  # of an earlier version, which knew FIFO-Diffusion alone
+            front = record["window"] - record["stride"]
+            record["passes"] = int(frames[front]) + len(frames) - front - record["window"]
+        queue = LatentQueue(tensors["queue/latents"], frames, plan, record.get("row", 0), record["passes"])
         files: dict[str, dict[str, Tensor]] = {writer: {} for writer in record["files"]}
         for name, value in tensors.items():
             if name.startswith("files/"):

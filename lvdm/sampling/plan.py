@@ -261,7 +261,7 @@ def parse_plan(text: str) -> tuple[str, Fraction]:
 KINDS: dict[str, tuple[Fraction, str] | None] = {
     "fifo": None,
     "plateau": (Fraction(1), "a whole number from 1, the slots that share a noise level"),
-    "pyramid": (Fraction(1, TRAIN_STEPS), "a number above 0, like 0.5 or 2: frames a noise level"),
+    "pyramid": (Fraction(1, TRAIN_STEPS), f"a number from 1/{TRAIN_STEPS}, like 0.5 or 2: frames a noise level"),
     "autoregressive": (Fraction(0), "a whole number from 0, the frames that are context"),
     "full": None,
 }

@@ -15,8 +15,11 @@ import yaml
 from helpers import BLUE, RED, command, one, png_frames, prompt_file
 
 from lvdm import Options, generate, load_model
+from lvdm.cli.arguments import parse_args
 from lvdm.diffusion.noise import KeyedNoise
+from lvdm.diffusion.schedule import CONSISTENCY
 from lvdm.io.images import as_tensor, to_uint8
+from lvdm.pipeline.run import Run
 
 PLANS = ("fifo", "plateau:2", "pyramid:0.5", "autoregressive:2", "full")
 
@@ -81,6 +84,9 @@ def test_plans_make_different_videos_of_one_base_clip(tmp_path, small):
     assert np.array_equal(made["autoregressive:2"][:4], made["full"][:4])  # the base clip
     record = json.loads(one(tmp_path / "plateau:2", "*/a/a.json").read_text())
     assert record["options"]["plan"] == record["settings"]["--plan"] == "plateau:2"
+    flags = ["-ex", "none", "--save_queue", "--plan", "full", "--output_dir", tmp_path / "none"]
+    assert command(*small, prompts, "-l", 4, *flags) == 0  # the base clip is the video: no pass over a queue
+    assert frames_of(tmp_path / "none", "none").shape[0] == 4
     few = ["--timesteps", "999,749,499,249", "--eta", "consistency", "--plan", "plateau:2", "--save_queue"]
     flags = ["-m", "t2v_TTqcache_weighted50", "--context_level", 20, "-ex", "b", "--output_dir", tmp_path / "few"]
     assert command(*small, prompts, "-l", 4, *few, *flags) == 0
@@ -192,7 +198,7 @@ def test_frames_in_between(tmp_path, small, source):
         (["--plan", "autoregressive:4"], "--plan autoregressive:4: the context must be from 0 to 3 frames"),
         (["--plan", "pyramid:0.3"], "--plan pyramid:0.3: frames a level must be"),
         (["--plan", "fifo:2"], "--plan 'fifo:2': fifo has no number"),
-        (["--plan", "full", "-m", "t2v_unilatent"], "unilatent spreads the base clip over the queue"),
+        (["--plan", "full", "-m", "t2v_unilatent"], "unilatent spreads a base clip over the queue"),
         (["--timesteps", "249,999"], "--timesteps 249,999: must be one or more falling numbers from 999 to 0"),
         (["--timesteps", "1000,1"], "--timesteps 1000,1: must be"),
         (["--timesteps", "5,-1"], "--timesteps 5,-1: must be"),
@@ -204,6 +210,19 @@ def test_frames_in_between(tmp_path, small, source):
         (["--interpolate", "1"], "--interpolate 1: must be at least 2"),
         (["--interpolate", "4"], "--interpolate 4: must be from 2 to 3"),
         (["-l", "0"], "--new_video_length 0: must be at least 1"),
+        (["--continue_from", "SOURCE:3", "-m", "t2v_unilatent"], "unilatent spreads a base clip over the queue"),
+        (["--timesteps", "999,1", "-m", "t2v_unilatent"], "unilatent spreads a base clip over the queue"),
+        (["--timesteps", "999,1", "--base_spacing", "videocrafter"], "has no effect with --timesteps"),
+        (["--no-keep_source"], "--no-keep_source: has no effect without --continue_from"),
+        (
+            ["--context_level", "20", "--plan", "full"],
+            "--context_level 20 --plan full: with it (and without lookahead)",
+        ),
+        (
+            ["--continue_from", "SOURCE:3", "-l", "0", "--interpolate", "2", "--no-keep_source"],
+            "0 is for --continue_from",
+        ),
+        (["--continue_from", "BROKEN:6"], "cannot be read as a video"),
         (["--continue_from", "nowhere.mp4"], "--continue_from 'nowhere.mp4': there is no such file"),
         (["--continue_from", "README.md"], "--continue_from 'README.md': cannot be read as a video"),
         (
@@ -216,15 +235,56 @@ def test_frames_in_between(tmp_path, small, source):
 )
 def test_bad_input_is_one_line_and_status_2(tmp_path, small, flags, error, capfd):
     for index, flag in enumerate(flags):
-        if flag.startswith("SOURCE:"):
+        kind, _, pictures = flag.partition(":")
+        if kind in ("SOURCE", "BROKEN"):
             folder = tmp_path / "source"
             folder.mkdir()
-            for number in range(int(flag.removeprefix("SOURCE:"))):
+            for number in range(int(pictures)):
                 iio.imwrite(folder / f"{number}.png", np.full((32, 48, 3), 9 * number, np.uint8))
+            if kind == "BROKEN":
+                (folder / f"{number}.png").write_bytes(b"no picture")
             flags = [*flags[:index], str(folder), *flags[index + 1 :]]
     assert command(*small, prompt_file(tmp_path, RED), *flags, "--output_dir", tmp_path / "out") == 2
     (line,) = capfd.readouterr().err.splitlines()
     assert error in line
+
+
+def test_a_source_is_resampled_and_fitted(tmp_path, small, source):
+    """At twice the frame rate of the output every second frame is read, and another shape is cropped or padded."""
+    frames = iio.imread(source, plugin="FFMPEG")[:, :, 8:40]  # 32 x 32
+    iio.imwrite(source, frames.repeat(2, axis=0), plugin="FFMPEG", fps=16, codec="libx264rgb")
+    flags = [*small, prompt_file(tmp_path, RED), "-l", 1, "--plan", "autoregressive:2", "--continue_from", source]
+    made = {}
+    for fit in ("crop", "pad"):
+        assert command(*flags, "--image_fit", fit, "-ex", fit, "--output_dir", tmp_path) == 0
+        made[fit] = frames_of(tmp_path, fit)
+        assert made[fit].shape == (7 + 1, 32, 48, 3)
+    assert not np.array_equal(made["crop"][0], made["pad"][0])
+
+
+def test_flags_reach_the_sampler(small):
+    """Timesteps, eta and the level of context, for the queue and for clips."""
+    words = [*map(str, small[:-1]), "--timesteps", "999,500,20,4", "--plan", "plateau:2", "--eta", "consistency"]
+    run = Run(load_model(small[1]).network, parse_args([*words, "--context_level", "30", "--prompt", RED]))
+    for schedule in (run.queue_schedule(), run.clip_schedule()):
+        assert schedule.timesteps.tolist() == [4, 20, 500, 999]
+        assert schedule.context[0] == 30
+        assert schedule.eta == CONSISTENCY
+    assert run.options.queue_plan.levels == run.options.steps == 4
+
+
+def test_a_changed_flag_leaves_the_state_of_a_video(tmp_path, small, monkeypatch, capfd):
+    """An error of one line, whatever the flag does to the queue's shape; with the old flags the video goes on."""
+    flags = [*small, prompt_file(tmp_path, RED), "-ex", "a", "--output_dir", tmp_path, "--plan", "autoregressive:2"]
+    with stopped_after(monkeypatch, 3):
+        assert command(*flags, "-l", 8) == 143
+    for changed in (["--video_length", 16], ["--video_length", 2, "--plan", "fifo"], ["--plan", "pyramid:0.5"]):
+        capfd.readouterr()
+        assert command(*flags, "-l", 8, *changed) == 2
+        assert "when the video in" in capfd.readouterr().err
+    assert not list(tmp_path.glob("*/a/*.damaged*"))
+    assert command(*flags, "-l", 8) == 0
+    assert len(frames_of(tmp_path, "a")) == 8
 
 
 def test_a_model_that_was_not_trained_for_it_is_warned_of(tmp_path, small, capfd):

@@ -241,3 +241,60 @@ def test_a_plan_prints_itself():
     assert str(between(5, 2, 1, known=3)).splitlines()[1] == "  before step 1: . . . 0 ."
     assert pyramid(4, 2, lookahead=False).rows == plateau(4, 2, 2, lookahead=False).rows
     assert fifo(2, 2, lookahead=True).rows == ((CLEAN, 0, 1), (CLEAN, CLEAN, 0))
+
+
+class KeysOf:
+    """The same Gaussians as NOISE has, and a list of what was asked for."""
+
+    def __init__(self):
+        self.keys = []
+
+    def draw(self, purpose, frames, levels):
+        self.keys += zip([purpose] * len(frames), frames, levels, strict=True)
+        return NOISE.draw(purpose, frames, levels)
+
+
+@settings(deadline=None)
+@given(plan=plans(), context_level=st.sampled_from([0, 20]))
+def test_no_noise_is_used_twice(plan, context_level):
+    """Each step of a frame, each arrival and each look at a clean frame has Gaussians of its own."""
+    schedule, noise = schedule_of(plan, context_level=context_level), KeysOf()
+    for after in islice(denoise_queue(mixing, schedule, first_queue(plan, schedule), noise=noise), 3 * plan.steps):
+        assert after.passes
+    new = [key for key in noise.keys if key[0] != "step" or key[2] != CLEAN]
+    assert len(set(new)) == len(new)
+    if context_level and plan.front and plan.levels > 1:  # a single level takes no forward
+        assert "context" in {purpose for purpose, _, _ in new}
+
+
+def test_a_known_frame_has_one_gaussian_at_all_levels():
+    plan = fifo(4, 8, lookahead=True)
+    schedule, noise = schedule_of(plan, eta=0.0), KeysOf()
+    known = NOISE.draw("a clip", range(12), [0] * 12)
+    queue = LatentQueue.from_known(known, plan, schedule, noise=noise)
+    for after in islice(denoise_queue(mixing, schedule, queue, noise=noise), 3):
+        frame = 4  # counted from the end of the known ones
+        slot = after.frames.tolist().index(-frame)
+        alpha = schedule.alphas[after.levels[slot] + 1]
+        expected = alpha.sqrt() * known[0, :, -frame] + (1 - alpha).sqrt() * NOISE.draw("known", [-frame], [0])[0, :, 0]
+        torch.testing.assert_close(after.latents[0, :, slot], expected.float(), atol=1e-5, rtol=1e-5)
+
+
+def test_blocks_follow_the_last_frames():
+    """Of the base clip, and of known frames: the context of the first new block is what stands before it."""
+    plan = autoregressive(4, 2, 8)
+    schedule = schedule_of(plan)
+    clip = NOISE.draw("a clip", range(4), [0] * 4)
+    for queue in (
+        LatentQueue.from_clip(clip, plan, schedule, noise=NOISE),
+        LatentQueue.from_known(clip, plan, schedule, noise=NOISE),
+    ):
+        assert torch.equal(queue.latents[:, :, :2], clip[:, :, 2:])
+        assert queue.frames.tolist() == [queue.head_frame + k for k in (-2, -1, 0, 1)]
+
+
+def test_scales_of_the_signal_count_in_noisy_context():
+    scales = torch.linspace(1, 0.7, 1000)
+    schedule = NoiseSchedule.from_tables(ACP, fifo_spacing(8), eta=0, signal_scales=scales, context_level=500)
+    seen = schedule.seen(torch.ones(1, 1, 2, 1, 1), torch.tensor([[CLEAN, 3]]), torch.zeros(1, 1, 2, 1, 1))
+    assert seen.flatten().tolist() == pytest.approx([(ACP[500].sqrt() * scales[500]).item(), 1])

@@ -35,6 +35,8 @@ class Writer(ABC):
     exception it is kept as `partial` if `sync` was called before, so that it can be resumed, and is removed otherwise.
     """
 
+    may_be_empty = False  # whether it is no error if no frame comes
+
     def __init__(self, path: Path, *, resume_from: WriterState | None):
         """Begin the file, or resume it.
 
@@ -76,7 +78,7 @@ class Writer(ABC):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if kind is None:
-            if self.count == 0:
+            if self.count == 0 and not self.may_be_empty:
                 self._abandon()
                 raise ValueError(f"{self.path}: no frame was written")
             self._finish()

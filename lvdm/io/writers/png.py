@@ -25,6 +25,7 @@ class PngWriter(Writer):
         """
         super().__init__(path, resume_from=resume_from)
         self.slots = slots
+        self.may_be_empty = slots is not None  # a video that is its base clip has no pass over a queue
         if resume_from is None:
             self.partial.mkdir()
             return
