@@ -265,8 +265,8 @@ def test_clips_have_the_items_that_training_expects_and_are_repeatable():
 
 
 def test_captions_of_a_clip_switch_where_its_change_begins_and_leave_out_the_same_words():
-    clips, switches = JourneyClips(200, frames=24, height=16, width=16, lead=0, changing=0.7, word_dropout=0.3), set()
-    for index in range(200):
+    clips, switches = JourneyClips(50, frames=24, height=16, width=16, lead=0, changing=0.8, word_dropout=0.3), set()
+    for index in range(len(clips)):
         item, (scene, begin, captions) = clips[index], clips.scene(index)
         before, after = (parse_caption(caption) for caption in captions)
         omitted = [
@@ -283,7 +283,7 @@ def test_captions_of_a_clip_switch_where_its_change_begins_and_leave_out_the_sam
         else:
             assert item["switch"] == max(0, scene.changes[0].begin - begin)
             switches.add(item["switch"])
-    assert len(switches) > 15
+    assert len(switches) > 10
     assert 15 < max(switches) < 24
 
 

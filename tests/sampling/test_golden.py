@@ -127,7 +127,7 @@ def test_every_layer_is_compiled_once_for_a_shape(capfd, monkeypatch):
     small = Small.on(CPU)
     torch._dynamo.utils.counters.clear()
     for rule in RULES:
-        assert_compiled_agrees(small, rule, passes=5)
+        assert_compiled_agrees(small, rule, passes=2)
     assert capfd.readouterr().err.count("compiling") == 2
     assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 2
 
