@@ -1,4 +1,4 @@
-"""Make videos of any length from a 16-frame model, by FIFO-Diffusion: `python videocrafter_main.py --help`."""
+"""Make videos of any length from a 16-frame model: the algorithm. lvdm/README.md is the map of what it calls."""
 
 if __name__ == "__main__":  # before the imports that take seconds
     from lvdm.runtime.interrupt import exit_on_interrupt
@@ -20,7 +20,7 @@ from lvdm.pipeline.batch import Summary, check_or_forget_earlier_runs, make_all
 from lvdm.pipeline.conditions import condition
 from lvdm.pipeline.options import Options
 from lvdm.pipeline.passes import denoise, fill_queue
-from lvdm.pipeline.run import Run, loaded_network, run_with_workers
+from lvdm.pipeline.run import Run, loaded_model, run_with_compute_threads
 from lvdm.pipeline.session import working_on
 from lvdm.pipeline.show_plan import show_plan
 from lvdm.pipeline.video import Video, prompts_of, videos_of
@@ -34,10 +34,10 @@ from lvdm.runtime.signals import Stop, stop_on_signals
 def make_videos(options: Options, ranks: Ranks, stop: Stop) -> Summary:
     """Make the video of every prompt that is this process's share, or its ranks'."""
     prompts = prompts_of(options)
-    model = loaded_network(options)
+    model = loaded_model(options)
     videos = videos_of(prompts, options, digest=checkpoint_digest(options.ckpt_path))
     videos = ranks.from_first(partial(check_or_forget_earlier_runs, videos, options))
-    with run_with_workers(model, options, ranks, stop) as run:
+    with run_with_compute_threads(model, options, ranks, stop) as run:
         return make_all(videos, partial(make_video, run), stop=stop, debug=options.debug)
 
 
@@ -50,12 +50,12 @@ def make_video(run: Run, video: Video) -> bool:
         state = session.state
         if state is None:
             clip = first_clip(run, conditions, video)
-            session.write_origin(clip)
-            state = session.first_state(fill_queue(run, conditions, clip))
-        with session.recorder(state, conditions) as recorder:
+            session.write_origin_gif(clip)
+            state = session.unsaved_state(fill_queue(run, conditions, clip))
+        with session.recorder(state, conditions) as recorder:  # on leaving, files get their names and a record
             for after in denoise(run, conditions, state.snapshot, frames=video.frames):
-                recorder.write_and_save(after)
-                if recorder.complete:
+                recorder.write_and_save_if_due(after)
+                if recorder.complete:  # an endless video was stopped, or the last frame is there
                     break
     return True
 

@@ -283,8 +283,8 @@ def test_seeds_are_the_frames_that_they_should_be(tmp_path, visual_model):
             queue = next(denoise_queue(denoise, schedule, queue, noise=noise))
             if queue.head_frame >= 0:
                 if renewed:
-                    pictures[number + 1] = queue.head
-                yield to_uint8(model.decode(queue.head)[0])
+                    pictures[number + 1] = queue.finished[:, :, 0]
+                yield to_uint8(model.decode(queue.finished[:, :, 0])[0])
             queue = queue.shift(noise.draw("enqueue", [int(queue.frames[-1]) + 1], [8]))
 
     expected = {

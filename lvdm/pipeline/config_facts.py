@@ -10,6 +10,9 @@ from lvdm.pipeline.options import Options
 from lvdm.pipeline.settings import settings_of, value_type
 from lvdm.runtime.errors import shortened
 
+# As lvdm.training.levels names them.
+KINDS_OF_LEVELS = ("constant", "diagonal", "independent", "context", "between")
+
 # Where a config says nothing.
 INFERENCE_DEFAULTS = {"fps": 8, "output_fps": 10, "unconditional_guidance_scale": 12.0, "plan": "fifo", "eta": 1.0}
 INFERENCE = {name: setting for name, setting in settings_of(Options).items() if setting.from_config}
@@ -54,8 +57,18 @@ def config_facts(path: Path) -> ConfigFacts:
         size_factor=vae_factor * unet_factor,
         defaults=INFERENCE_DEFAULTS | {"video_length": temporal_length} | inference,
         said=frozenset(inference),
-        trained_levels=tuple(_lookup(config, "trained_levels", list, where) if "trained_levels" in config else ()),
+        trained_levels=_trained_levels(config, where),
     )
+
+
+def _trained_levels(config: Mapping[str, Any], where: str) -> tuple[str, ...]:
+    """Return the kinds of noise levels that the config says; none if it says nothing."""
+    if "trained_levels" not in config:
+        return ()
+    kinds = _lookup(config, "trained_levels", list, where)
+    if unknown := [kind for kind in kinds if kind not in KINDS_OF_LEVELS]:
+        raise ValueError(f"{where}: trained_levels has {unknown[0]!r}; allowed are {', '.join(KINDS_OF_LEVELS)}")
+    return tuple(kinds)
 
 
 def _inference(config: Mapping[str, Any], vae_factor: int, where: str) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from lvdm.pipeline.mode import Mode
 from lvdm.pipeline.options import WRITE, Options
 from lvdm.pipeline.passes import decoded_one_by_one, denoise, fill_queue
 from lvdm.pipeline.resolve import EMBEDDED, resolved
-from lvdm.pipeline.run import Run, loaded_network
+from lvdm.pipeline.run import Run, loaded_model
 from lvdm.pipeline.settings import settings_of
 from lvdm.runtime.batching import workers_of
 from lvdm.runtime.compile import Compiled
@@ -67,7 +67,7 @@ def load_model(
     given = Options(config=config, device=device, precision=precision, offload=offload)
     options = resolved(replace(given, ckpt_path=ckpt_path and Path(ckpt_path)))
     options = replace(options, ckpt_path=_found(options.ckpt_path))
-    return Model(loaded_network(options), options)
+    return Model(loaded_model(options), options)
 
 
 @torch.inference_mode()

@@ -52,7 +52,7 @@ class Recorder:
     pass_clock: Stopwatch = field(default_factory=Stopwatch)
     complete: bool = False
 
-    def write_and_save(self, after: Pass) -> None:
+    def write_and_save_if_due(self, after: Pass) -> None:
         """Write the frames that a pass finished; save the state if it is due. The last frame sets `complete`.
 
         Raises:

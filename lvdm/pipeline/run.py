@@ -68,7 +68,7 @@ class Run:
         return None if given is None else torch.tensor(given[::-1])
 
 
-def loaded_network(options: Options) -> LatentDiffusion:
+def loaded_model(options: Options) -> LatentDiffusion:
     """Load the model that resolved options name, ready to sample; errors as of `lvdm.models.loading.load_network`."""
     return load_network(
         options.config,
@@ -80,7 +80,7 @@ def loaded_network(options: Options) -> LatentDiffusion:
 
 
 @contextmanager
-def run_with_workers(model: LatentDiffusion, options: Options, ranks: Ranks, stop: Stop) -> Iterator[Run]:
+def run_with_compute_threads(model: LatentDiffusion, options: Options, ranks: Ranks, stop: Stop) -> Iterator[Run]:
     """Yield a run whose workers and process settings hold within this context."""
     device = model.betas.device
     with (

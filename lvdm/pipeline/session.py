@@ -38,7 +38,7 @@ class Session:
     log: Callable[[str], None]
     clock: Stopwatch
 
-    def write_origin(self, clip: Tensor) -> None:
+    def write_origin_gif(self, clip: Tensor) -> None:
         """Write the end of the clip (1, C, F, h, w) that the queue is filled from to origin.gif."""
         if self.run.ranks.first:
             path, options = self.video.folder / "origin.gif", self.video.options
@@ -47,7 +47,7 @@ class Session:
                     origin.write(to_uint8(self.run.model.decode(frame)[0]))
         self.clock.lap("base clip")
 
-    def first_state(self, snapshot: Snapshot) -> RunState:
+    def unsaved_state(self, snapshot: Snapshot) -> RunState:
         """Return the state that the first pass begins with. Nothing is saved before a pass."""
         return RunState(self.video.settings, snapshot, files={}, seconds=self.clock.laps)
 

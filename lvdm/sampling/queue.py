@@ -109,11 +109,6 @@ class LatentQueue:
         return int(self.frames[self.plan.front])
 
     @property
-    def head(self) -> Tensor:
-        """The frame in the foremost active slot, (1, C, h, w); a finished one at the end of a period."""
-        return self.latents[:, :, self.plan.front]
-
-    @property
     def finished(self) -> Tensor:
         """The frames of the video that leave now, (1, C, K, h, w): none in the middle of a period or in the warm-up."""
         leaving = self.plan.leaving if self.ended else 0
