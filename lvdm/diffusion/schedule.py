@@ -173,7 +173,7 @@ class NoiseSchedule:
     def seen(self, x: Tensor, level: Tensor, noise: Tensor) -> Tensor:
         """Return x (B, C, T, H, W) at the levels (B, T) as the network sees it: clean frames at the context's timestep.
 
-        SkyReels-V2 calls this `addnoise_condition`; errors of earlier frames then count less in later ones.
+        SkyReels-V2 calls this `addnoise_condition`; it is to make errors of earlier frames count less in later ones.
         """
         _, alpha, scale = self.context
         return torch.where(

@@ -42,7 +42,9 @@ def interpolated(
         while waiting is not None and (count := next_gaps(waiting, gaps, is_last=after.complete)):
             if ready:
                 yield replace(after, finished=ready.pop(), pixels=None, waiting=waiting, complete=False)
-            waiting, made = fill_gaps(run, waiting, count, denoise=denoiser(after.image_tokens), noise=noise)
+            number = after.frames_done - waiting.frames.shape[2]
+            denoise = denoiser(after.image_tokens)
+            waiting, made = fill_gaps(run, waiting, count, number=number, denoise=denoise, noise=noise)
             ready.append(made)
         yield replace(after, finished=ready.pop(), pixels=None, waiting=waiting)
 
@@ -60,34 +62,37 @@ def arrived(waiting: Waiting | None, after: Pass) -> tuple[Waiting | None, Tenso
         return replace(waiting, frames=torch.cat([waiting.frames, frames], dim=2)), frames[:, :, :0]
     if not frames.shape[2]:
         return None, frames
-    number = after.frames_done - frames.shape[2]
-    return Waiting(frames, number, window=frames[:, :, :0]), frames[:, :, :1]
+    return Waiting(frames, window=frames[:, :, :0]), frames[:, :, :1]
 
 
-def fill_gaps(run: Run, waiting: Waiting, gaps: int, *, denoise: Denoise, noise: Noise) -> tuple[Waiting, Tensor]:
+def fill_gaps(
+    run: Run, waiting: Waiting, gaps: int, *, number: int, denoise: Denoise, noise: Noise
+) -> tuple[Waiting, Tensor]:
     """Make the frames in the first `gaps` gaps; return what waits then, and the frames that the video gets.
 
     These are (1, C, gaps M, h, w): those in between, and the frame behind each gap.
+
+    number: of the first frame that waits, counted without those in between.
     """
     every = run.options.interpolate
     schedule, noise = run.clip_schedule(), RenamedNoise(noise, IN_BETWEEN)
-    queue = window_of(waiting, gaps, every, levels=len(schedule), noise=noise)
+    queue = window_of(waiting, gaps, every, number=number, levels=len(schedule), noise=noise)
 
     def predict(x: Tensor, timesteps: Tensor, numbers: Tensor) -> Tensor:
         return denoise(x, timesteps, numbers.div(every, rounding_mode="floor"))  # prompts go by frames of the queue
 
     for after in denoise_period(predict, schedule, queue, noise=noise):
         queue = after
-    left = Waiting(waiting.frames[:, :, gaps:], waiting.number + gaps, window=queue.latents)
+    left = Waiting(waiting.frames[:, :, gaps:], window=queue.latents)
     return left, queue.latents[:, :, -gaps * every :]
 
 
-def window_of(waiting: Waiting, gaps: int, every: int, *, levels: int, noise: Noise) -> LatentQueue:
+def window_of(waiting: Waiting, gaps: int, every: int, *, number: int, levels: int, noise: Noise) -> LatentQueue:
     """Return a window with noise in the first `gaps` gaps, behind as many frames of the window before as fit."""
     kept = waiting.window.shape[2] - gaps * every
     known = waiting.window[:, :, -kept:] if kept > 0 else waiting.frames[:, :, :1]
     plan = between(known.shape[2] + gaps * every, every, levels, known=known.shape[2])
-    frames = torch.arange(plan.slots) + waiting.number * every - (known.shape[2] - 1)
+    frames = torch.arange(plan.slots) + number * every - (known.shape[2] - 1)
     new = arriving(noise, frames[known.shape[2] :], plan)
     new[:, :, every - 1 :: every] = waiting.frames[:, :, 1 : gaps + 1]
     return LatentQueue(torch.cat([known, new], dim=2), frames, plan)

@@ -41,12 +41,12 @@ def denoise(run: Run, conditions: Conditions, begin: Snapshot, *, frames: int | 
     Where frames are ready before the first pass, they are yielded without one. With `--interpolate` there are frames
     between the frames, which do not count.
     """
-    options, denoise_between = run.options, conditions.denoise.with_frame_rate(run.options.interpolate or 1)
+    options = run.options
     rule = QueryReuse(*options.mode.qcache, options.qcache_weight) if options.mode.qcache else None
     taps = query_taps(run.model.unet, rule)
     passes = _passes(run, conditions, begin, taps, frames=frames)
     if options.interpolate is not None:
-        under = partial(with_taps, denoise_between, taps)
+        under = partial(with_taps, conditions.denoise.with_frame_rate(options.interpolate), taps)
         passes = interpolated(run, passes, begin.waiting, denoiser=under, noise=conditions.noise)
     for after in passes:
         if decodes_at_once(run) and after.pixels is None and after.finished.shape[2]:

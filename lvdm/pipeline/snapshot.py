@@ -15,12 +15,10 @@ class Waiting:
 
     Args:
         frames: (1, C, K, h, w), from the last frame that the video has on.
-        number: of the first of them, counted without those in between.
         window: (1, C, S, h, w), the last frames of the video, with those in between; S is 0 before the first window.
     """
 
     frames: Tensor
-    number: int
     window: Tensor
 
 

@@ -18,7 +18,7 @@ from lvdm.runtime.progress import progress_bar
 
 
 def source_frames(options: Options) -> Iterator[np.ndarray]:
-    """Yield the frames (H, W, 3) uint8 of the video, at the frame rate and the size of the output.
+    """Yield the frames (H', W', 3) uint8 of the video, at the frame rate of the output.
 
     A folder of pictures has the frame rate of the output.
 
@@ -31,8 +31,7 @@ def source_frames(options: Options) -> Iterator[np.ndarray]:
     try:
         for frame in read_frames(path, fps=options.output_fps):
             count += 1
-            picture = fitted(Image.fromarray(frame), options.height, options.width, fit=options.image_fit)
-            yield np.asarray(picture)
+            yield frame
     except UnreadableVideoError as error:
         raise ValueError(f"--continue_from {str(path)!r}: cannot be read as a video ({error})") from error
     if count < least:
@@ -72,6 +71,7 @@ def encoded_source(run: Run) -> Tensor:
     frames = progress_bar(frames, desc=f"reading {name}", unit="frame", disabled=not run.ranks.first)
     latents = []
     for frame in frames:
-        latents.append(run.model.encode(as_tensor(frame)[None].to(run.device)).float())
+        picture = fitted(Image.fromarray(frame), options.height, options.width, fit=options.image_fit)
+        latents.append(run.model.encode(as_tensor(np.asarray(picture))[None].to(run.device)).float())
         run.stop.check()
     return torch.stack(latents, dim=2)

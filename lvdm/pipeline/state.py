@@ -46,7 +46,7 @@ class RunState:
     def to(self, device: torch.device) -> "RunState":
         """Return the same state with its tensors on `device`."""
         tensors = {name: tensor.to(device) for name, tensor in tensors_of(self.snapshot).items()}
-        return replace(self, snapshot=snapshot_from(tensors, self.snapshot.queue, number_of(self.snapshot)))
+        return replace(self, snapshot=snapshot_from(tensors, self.snapshot.queue))
 
 
 def tensors_of(snapshot: Snapshot) -> dict[str, Tensor]:
@@ -59,18 +59,13 @@ def tensors_of(snapshot: Snapshot) -> dict[str, Tensor]:
     return tensors | {name: tensor for name, tensor in optional.items() if tensor is not None}
 
 
-def snapshot_from(tensors: Mapping[str, Tensor], queue: LatentQueue, number: int) -> Snapshot:
-    """Return the inverse of `tensors_of`. What is no tensor is as in `queue`; `number` is that of Waiting."""
+def snapshot_from(tensors: Mapping[str, Tensor], queue: LatentQueue) -> Snapshot:
+    """Return the inverse of `tensors_of`; what is no tensor is as in `queue`."""
     latents, waiting = tensors["queue/latents"], None
     queue = replace(queue, latents=latents, known=tensors.get("queue/known"))
     if "waiting/frames" in tensors:
-        waiting = Waiting(tensors["waiting/frames"], number, tensors["waiting/window"])
+        waiting = Waiting(tensors["waiting/frames"], tensors["waiting/window"])
     return Snapshot(queue, tensors.get(IMAGE_TOKENS), tensors.get("ready", latents[:, :, :0]), waiting)
-
-
-def number_of(snapshot: Snapshot) -> int:
-    """Return the number of the first frame that waits for others between."""
-    return 0 if snapshot.waiting is None else snapshot.waiting.number
 
 
 def write_state(path: Path, state: RunState) -> None:
@@ -80,7 +75,6 @@ def write_state(path: Path, state: RunState) -> None:
         "settings": state.settings,
         "row": queue.row,
         "passes": queue.passes,
-        "waiting": number_of(state.snapshot),
         "seconds": state.seconds,
         "files": list(state.files),
     }
@@ -114,9 +108,7 @@ def read_state(path: Path, plan: Plan) -> RunState | None:
             if name.startswith("files/"):
                 _, writer, key = name.split("/")
                 files[writer][key] = value
-        return RunState(
-            record["settings"], snapshot_from(tensors, queue, record.get("waiting", 0)), files, record["seconds"]
-        )
+        return RunState(record["settings"], snapshot_from(tensors, queue), files, record["seconds"])
     except (SafetensorError, ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
         raise DamagedFileError(f"{path}: does not hold the state of a run ({error})") from error
 

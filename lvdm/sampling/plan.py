@@ -25,7 +25,7 @@ class Plan:
         rows: (R + 1, S), the levels before each of the R steps of a period, and after the last one; CLEAN to
             `levels - 1`. From row to row a level falls by one or stays.
         leaving: k, how many frames leave at the end of a period, from the foremost slot that windows write.
-        levels: N, how many noise levels there are. New frames come in at level N - 1.
+        levels: N, how many noise levels there are. Frames come in at level N - 1, or are given and clean.
         window, stride: slots.
 
     Raises:
@@ -44,6 +44,8 @@ class Plan:
             raise ValueError(f"--plan {self.name}: {fault}")
 
     def _fault(self) -> str | None:
+        if len(self.rows) < 2:
+            return "a period has no step"
         first, last, front = self.rows[0], self.rows[-1], self.front
         if front < 0 or self.slots < self.window or (self.slots - self.window) % self.stride:
             return f"windows of {self.window} slots, {self.stride} apart, do not cover {self.slots} slots"
@@ -58,6 +60,8 @@ class Plan:
             return "a frame that leaves, or a slot in front of those that windows write, is not clean"
         if not 0 < self.leaving <= self.slots - front or first[: -self.leaving] != last[self.leaving :]:
             return f"the last row, moved by {self.leaving}, is not the first row"
+        if any(level not in (CLEAN, self.levels - 1) for level in first[-self.leaving :]):
+            return f"a frame comes in that is neither noise (level {self.levels - 1}) nor clean"
         return None
 
     def __str__(self) -> str:
@@ -220,7 +224,7 @@ def make_plan(text: str, *, window: int, lookahead: bool, slots: int, timesteps:
     if kind == "fifo":
         return fifo(window, levels, lookahead=lookahead)
     if kind == "plateau":
-        return plateau(window, timesteps or slots // max(1, int(number)), int(number), lookahead=lookahead)
+        return plateau(window, timesteps or slots // int(number), int(number), lookahead=lookahead)
     if kind == "autoregressive":
         return autoregressive(window, int(number), levels)
     if kind == "full":

@@ -60,26 +60,25 @@ def first_queue(plan: Plan, schedule: NoiseSchedule) -> LatentQueue:
 @given(plan=plans())
 def test_every_frame_goes_through_every_level_once_and_in_order(plan):
     """And a period later the queue has the same levels, and k more frames have left, each of them clean."""
-    queue = first_queue(plan, schedule_of(plan))
+    schedule = schedule_of(plan)
+    first = first_queue(plan, schedule)
     seen: dict[int, list[int]] = defaultdict(list)
-    levels, left = [], []
-    for _ in range(3 * plan.levels // plan.steps + 3):
-        levels.append([])
-        for row in range(plan.steps):
-            queue = LatentQueue(queue.latents, queue.frames, plan, row)
-            levels[-1].append(queue.levels.tolist())
-            falls = queue.next_levels < queue.levels
-            for frame, level in zip(queue.frames[falls].tolist(), queue.levels[falls].tolist(), strict=True):
-                seen[frame].append(level)
-        ended = LatentQueue(queue.latents, queue.frames, plan, plan.steps)
-        assert ended.ended
-        leaving = slice(plan.front, plan.front + plan.leaving)
-        assert (ended.levels[leaving] == CLEAN).all()
-        left += ended.frames[leaving].tolist()
-        queue = ended.shift(queue.latents[:, :, : plan.leaving])
-    assert levels[1:] == levels[:-1]
+    levels: dict[int, list[list[int]]] = defaultdict(list)  # by row, of every period
+    left = []
+    periods = 3 * plan.levels // plan.steps + 3
+    for after in islice(denoise_queue(mixing, schedule, first, noise=NOISE), periods * plan.steps):
+        before = torch.tensor(plan.rows[after.row - 1])
+        falls = after.levels < before
+        for frame, level in zip(after.frames[falls].tolist(), before[falls].tolist(), strict=True):
+            seen[frame].append(level)
+        levels[after.row].append(after.levels.tolist())
+        if after.ended:
+            leaving = slice(plan.front, plan.front + plan.leaving)
+            assert (after.levels[leaving] == CLEAN).all()
+            left += after.frames[leaving].tolist()
+    assert all(len(rows) == periods and rows.count(rows[0]) == periods for rows in levels.values())
     assert left == list(range(left[0], left[0] + len(left)))
-    came_in = [frame for frame in left if frame > int(first_queue(plan, schedule_of(plan)).frames[-1])]
+    came_in = [frame for frame in left if frame > int(first.frames[-1])]
     assert came_in
     for frame in came_in:
         assert seen[frame] == list(range(plan.levels - 1, CLEAN, -1))
@@ -223,6 +222,8 @@ def test_frames_that_are_known_stay_what_they_are(plan, source):
         (((1, 1), (0, 0)), 2, "a frame that leaves"),
         (((0, 2), (CLEAN, 1)), 1, "a level is not from -1 to 1"),
         (((0, 1, 1), (CLEAN, 0, 1)), 1, "do not cover 3 slots"),
+        (((CLEAN, CLEAN),), 2, "a period has no step"),
+        (((0, 0), (CLEAN, CLEAN)), 2, "a frame comes in that is neither noise"),
     ],
 )
 def test_a_plan_that_is_none_is_refused(rows, leaving, fault):
