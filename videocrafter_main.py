@@ -19,7 +19,7 @@ from lvdm.pipeline.base_clip import first_clip
 from lvdm.pipeline.batch import Summary, check_or_forget_earlier_runs, make_all
 from lvdm.pipeline.conditions import condition
 from lvdm.pipeline.options import Options
-from lvdm.pipeline.passes import denoise, fill_queue
+from lvdm.pipeline.passes import denoise_video, fill_queue
 from lvdm.pipeline.run import Run, loaded_model, run_with_compute_threads
 from lvdm.pipeline.session import working_on
 from lvdm.pipeline.show_plan import show_plan
@@ -53,7 +53,7 @@ def make_video(run: Run, video: Video) -> bool:
             session.write_origin_gif(clip)
             state = session.unsaved_state(fill_queue(run, conditions, clip))
         with session.recorder(state, conditions) as recorder:  # on leaving, files get their names and a record
-            for after in denoise(run, conditions, state.snapshot, frames=video.frames):
+            for after in denoise_video(run, conditions, state.snapshot, frames=video.frames):
                 recorder.write_and_save_if_due(after)
                 if recorder.complete:  # an endless video was stopped, or the last frame is there
                     break

@@ -24,7 +24,7 @@ from lvdm.sampling.sampler import sample_clip
 
 
 def first_clip(run: Run, conditions: Conditions, video: Video | None = None) -> Tensor:
-    """Return what a video begins with: a base clip (1, C, f, h, w), or all F frames of `--continue_from`.
+    """Return what a video begins with: a base clip (1, C, f, h, w), or the frames of `encoded_source`.
 
     video: says where base clips are kept for other videos that begin with the same; None keeps none.
     """
@@ -47,7 +47,7 @@ def kept_base_clip(run: Run, conditions: Conditions, video: Video) -> Tensor:
 def sample_base_clip(run: Run, conditions: Conditions) -> Tensor:
     """Sample a clean clip (1, C, f, h, w), with a progress bar; Stopped if a signal asks for it."""
     schedule = run.clip_schedule()
-    steps = sample_clip(conditions.denoise, schedule, frames=run.options.video_length, noise=conditions.noise)
+    steps = sample_clip(conditions.denoiser, schedule, frames=run.options.video_length, noise=conditions.noise)
     clip = None
     for latents in progress_bar(steps, total=len(schedule), desc="base clip", disabled=not run.ranks.first):
         clip = latents

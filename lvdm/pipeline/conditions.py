@@ -21,12 +21,12 @@ class Conditions:
     """Hold what one video is sampled with.
 
     Args:
-        denoise: the U-Net under the video's prompts and picture.
+        denoiser: the U-Net under the video's prompts and picture.
         noise: all Gaussians of the video.
         picture: (H, W, 3) uint8, the user's picture, if there is one.
     """
 
-    denoise: GuidedDenoiser
+    denoiser: GuidedDenoiser
     noise: KeyedNoise
     picture: np.ndarray | None
 

@@ -15,7 +15,7 @@ from lvdm.pipeline.base_clip import first_clip
 from lvdm.pipeline.conditions import condition
 from lvdm.pipeline.mode import Mode
 from lvdm.pipeline.options import WRITE, Options
-from lvdm.pipeline.passes import decoded_one_by_one, denoise, fill_queue
+from lvdm.pipeline.passes import decoded_one_by_one, denoise_video, fill_queue
 from lvdm.pipeline.resolve import EMBEDDED, resolved
 from lvdm.pipeline.run import Run, loaded_model
 from lvdm.pipeline.settings import settings_of
@@ -115,7 +115,7 @@ def _frames(run: Run, prompt: Prompt, frames: int | None) -> Iterator[np.ndarray
     """Yield the frames of a video: conditioning, base clip, queue, denoising, frames."""
     conditions = condition(run, prompt, run.options)
     clip = first_clip(run, conditions)
-    for after in denoise(run, conditions, fill_queue(run, conditions, clip), frames=frames):
+    for after in denoise_video(run, conditions, fill_queue(run, conditions, clip), frames=frames):
         yield from map(
             to_uint8, decoded_one_by_one(run.model, after.finished) if after.pixels is None else after.pixels
         )

@@ -44,8 +44,8 @@ def falling_timesteps(flag: str, timesteps: tuple[int, ...]) -> None:
 class Options(Derived):
     """Hold the settings of a run: each field is a flag of the command line.
 
-    Where a default is None, the model's config or the machine says it: `lvdm.pipeline.resolve.resolved` fills it in and
-    checks all values. A mode may be given as text.
+    Where a default is None or "auto", the mode, the model's config or the machine says it: `resolved` in
+    `lvdm.pipeline.resolve` fills it in and checks all values. A mode may be given as text.
     """
 
     mode: Mode = declare(

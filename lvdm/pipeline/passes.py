@@ -21,7 +21,7 @@ from lvdm.sampling.taps.query_reuse import QueryReuse, Tap, attached, query_taps
 def fill_queue(run: Run, conditions: Conditions, clip: Tensor) -> Snapshot:
     """Return what the first pass begins with, for a video that begins with the base clip (1, C, f, h, w).
 
-    With `--continue_from` the clip holds all F frames of the user's video, and the new one goes on there.
+    With `--continue_from` the clip holds the frames that `encoded_source` keeps, and the new video goes on there.
     """
     options, mode, plan = run.options, run.options.mode, run.options.queue_plan
     schedule, noise = run.queue_schedule(), conditions.noise
@@ -35,7 +35,7 @@ def fill_queue(run: Run, conditions: Conditions, clip: Tensor) -> Snapshot:
     return Snapshot(queue, tokens, ready)
 
 
-def denoise(run: Run, conditions: Conditions, begin: Snapshot, *, frames: int | None) -> Iterator[Pass]:
+def denoise_video(run: Run, conditions: Conditions, begin: Snapshot, *, frames: int | None) -> Iterator[Pass]:
     """Take the steps of the plan from `begin` until the video has `frames` frames, or for ever; yield after each.
 
     Where frames are ready before the first pass, they are yielded without one. With `--interpolate` there are frames
@@ -46,7 +46,7 @@ def denoise(run: Run, conditions: Conditions, begin: Snapshot, *, frames: int | 
     taps = query_taps(run.model.unet, rule)
     passes = _passes(run, conditions, begin, taps, frames=frames)
     if options.interpolate is not None:
-        under = partial(with_taps, conditions.denoise.with_frame_rate(options.interpolate), taps)
+        under = partial(with_taps, conditions.denoiser.with_frame_rate(options.interpolate), taps)
         passes = interpolated(run, passes, begin.waiting, denoiser=under, noise=conditions.noise)
     for after in passes:
         if decodes_at_once(run) and after.pixels is None and after.finished.shape[2]:
@@ -68,7 +68,7 @@ def with_taps(denoiser: GuidedDenoiser, taps: Sequence[Tap], image_tokens: Tenso
 def _passes(
     run: Run, conditions: Conditions, begin: Snapshot, taps: Sequence[Tap], *, frames: int | None
 ) -> Iterator[Pass]:
-    """Yield the passes of `denoise` without frames in between.
+    """Yield the passes of `denoise_video` without frames in between.
 
     The first is none where frames of an earlier run wait for others between, which are made before the next pass.
     """
@@ -132,7 +132,7 @@ def compiled_denoiser(run: Run, conditions: Conditions, queue: LatentQueue) -> G
     would be compiled for that alone. Ranks take it together if one of them has to know.
     """
     if run.compiled is None:
-        return conditions.denoise
+        return conditions.denoiser
     if run.ranks.any(run.workers.undecided):
-        next(denoise_queue(conditions.denoise, run.queue_schedule(), queue, noise=conditions.noise))
-    return replace(conditions.denoise, unet=run.compiled)
+        next(denoise_queue(conditions.denoiser, run.queue_schedule(), queue, noise=conditions.noise))
+    return replace(conditions.denoiser, unet=run.compiled)

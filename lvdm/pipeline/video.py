@@ -53,7 +53,7 @@ class Video:
 
     @property
     def settings(self) -> dict[str, object]:
-        """Everything that changes its pixels or files, by flag; None where a setting does not apply."""
+        """What must stay the same for the video to go on, by flag; None where a setting does not apply."""
         picture = self.prompt.picture and self.prompt.picture.digest
         values = identity_of(self.options, self.prompt, self.contents, affects=PIXELS | FILES)
         return {"the prompt": self.prompt.text, "the picture": picture} | values

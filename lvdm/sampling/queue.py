@@ -38,7 +38,8 @@ class LatentQueue:
     ) -> "LatentQueue":
         """Fill the first queue from a clean clip (1, C, window, h, w) that the video begins with.
 
-        By default the last `window` slots hold the clip, noised to their levels, and those before it its first frame.
+        By default the last `window` slots hold the clip, noised to their levels, and those before it its first frame,
+        noised likewise; to clean slots this adds the noise of level 0.
         With `uniform` the clip is spread evenly over the queue (uniform latents of FIFO-Diffusion+). Where a plan makes
         frames in blocks, the first block follows the clip.
         """
