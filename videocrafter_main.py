@@ -12,7 +12,7 @@ from functools import partial
 import torch
 
 from lvdm.cli.arguments import parse_args
-from lvdm.cli.command import says_errors
+from lvdm.cli.command import with_error_lines
 from lvdm.cli.errors import exit_status
 from lvdm.models.checkpoint import checkpoint_digest
 from lvdm.pipeline.base_clip import first_clip
@@ -73,7 +73,7 @@ def run_on_ranks(options: Options) -> int:
     return 1 if summary.failed else 0
 
 
-@says_errors
+@with_error_lines
 def main(argv: Sequence[str]) -> int:
     """Run the command line `argv`; return the exit status."""
     options = parse_args(argv)

@@ -26,7 +26,7 @@ if __name__ == "__main__":  # before the imports that take seconds
 
 import torch
 
-from lvdm.cli.command import Parser, says_errors
+from lvdm.cli.command import Parser, with_error_lines
 from lvdm.evaluation.ablation import default_output, read_ablation, trials_of
 from lvdm.evaluation.ablation_run import make_and_measure, report_on, status_table
 from lvdm.evaluation.encoders import model_encoders
@@ -122,7 +122,7 @@ def ablate(args: argparse.Namespace) -> int:
     return failed
 
 
-@says_errors
+@with_error_lines
 def main(words: Sequence[str] | None = None) -> int:
     """Make and measure the videos; return 1 if some failed."""
     args = read_arguments(words)

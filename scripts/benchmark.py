@@ -26,8 +26,8 @@ import torch
 from matplotlib import pyplot
 from torch.profiler import ProfilerActivity, profile
 
-from lvdm.cli.command import Parser, says_errors
-from lvdm.evaluation.speed import ARRANGEMENTS, TIMESTEPS, Arrangement, Bench, Figures, measure
+from lvdm.cli.command import Parser, at_least, with_error_lines
+from lvdm.evaluation.speed import ARRANGEMENTS, TRAIN_STEPS, Arrangement, Bench, Figures, measure
 from lvdm.io.configs import read_config
 from lvdm.pipeline.resolve import device_named
 from lvdm.runtime.cpu import keep_freed_memory
@@ -103,13 +103,11 @@ def read_bench(args: argparse.Namespace) -> Bench:
     unet = params["unet_config"]["params"]
     f, n = args.video_length or unet["temporal_length"], args.num_partitions
     latents = args.latents or params["image_size"]
-    if f % 2 or f < 2 or not 1 <= n <= TIMESTEPS // f:
-        raise ValueError(f"--video_length {f} --num_partitions {n}: f must be even, n from 1 to {TIMESTEPS}/f")
+    if f % 2 or f < 2 or not 1 <= n <= TRAIN_STEPS // f:
+        raise ValueError(f"--video_length {f} --num_partitions {n}: f must be even, n from 1 to {TRAIN_STEPS}/f")
     factor = 2 ** (len(unet["channel_mult"]) - 1)
     if any(side < 1 or side % factor for side in latents):
         raise ValueError(f"--latents {latents[0]} {latents[1]}: must be positive multiples of {factor} for this model")
-    if args.passes < 1 or args.warmup < 0:
-        raise ValueError(f"--passes {args.passes} --warmup {args.warmup}: at least 1 that is measured, and 0 before")
     return Bench(
         unet_config=params["unet_config"],
         window=f,
@@ -120,7 +118,7 @@ def read_bench(args: argparse.Namespace) -> Bench:
     )
 
 
-@says_errors
+@with_error_lines
 def main(words: Sequence[str] | None = None) -> int:
     """Measure, print the table, and write what else the flags ask for."""
     parser = Parser(__doc__)
@@ -144,8 +142,8 @@ def main(words: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--lookahead_denoising", action=argparse.BooleanOptionalAction, default=True, help="default: on"
     )
-    parser.add_argument("--passes", type=int, default=5, help="passes that are measured (default: %(default)s)")
-    parser.add_argument("--warmup", type=int, default=2, help="passes before these (default: %(default)s)")
+    parser.add_argument("--passes", type=at_least(1), default=5, help="passes that are measured (default: %(default)s)")
+    parser.add_argument("--warmup", type=at_least(0), default=2, help="passes before these (default: %(default)s)")
     parser.add_argument("--json", type=Path, help="write the figures there")
     parser.add_argument("--chart", type=Path, help="write a bar chart there, PNG")
     parser.add_argument("--profile", type=Path, help="write a trace of a pass of the last setting there")

@@ -6,7 +6,6 @@ python scripts/certify_journeys.py --sheet results/showcase/journeys/rendered.pn
 """
 
 import sys
-from functools import partial
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -20,10 +19,14 @@ import numpy as np
 import torch
 from PIL import Image
 
-from lvdm.cli.command import Parser, says_errors
+from lvdm.cli.command import Parser, at_least, with_error_lines
 from lvdm.data.journey_reader import WINDOW
 from lvdm.data.journeys.random_scenes import SPLITS
 from lvdm.evaluation.journey_certificate import WORDS, Certificate, certify, load_autoencoder, scene_sheet
+from lvdm.io.files import check_writable
+from lvdm.runtime.progress import print_above
+
+SMALLEST = 16  # pixels of a side
 
 
 def print_result(result: Certificate) -> None:
@@ -41,11 +44,13 @@ def print_result(result: Certificate) -> None:
         print(f"PSNR: {np.mean(result.psnr):.2f} dB, a tenth of the frames below {low:.2f} dB")
 
 
-@says_errors
+@with_error_lines
 def main() -> int:
     """Read the flags, then measure or write the picture."""
     parser = Parser(__doc__)
-    parser.add_argument("--clips", type=int, default=200, help="number of clips of 16 frames (default: %(default)s)")
+    parser.add_argument(
+        "--clips", type=at_least(1), default=200, help="number of clips of 16 frames (default: %(default)s)"
+    )
     parser.add_argument(
         "--size", default="128x192", metavar="HxW", help="height and width in pixels (default: %(default)s)"
     )
@@ -65,21 +70,20 @@ def main() -> int:
         "--checkpoint", metavar="FILE.ckpt", help="autoencoder to send the clips through (default: none)"
     )
     parser.add_argument("--sheet", type=Path, metavar="FILE.png", help="only write a picture of 24 scenes to this file")
-    parser.add_argument("--threads", type=int, default=1, help="CPU threads (default: %(default)s)")
+    parser.add_argument("--threads", type=at_least(1), default=1, help="CPU threads (default: %(default)s)")
     args = parser.parse_args()
-    if args.clips < 1:
-        raise ValueError(f"--clips {args.clips}: expected at least 1 clip")
     height, _, width = args.size.partition("x")
-    if not (height.isdecimal() and width.isdecimal()):
-        raise ValueError(f"--size {args.size!r}: expected HEIGHTxWIDTH in pixels, such as 128x192")
+    if not (height.isdecimal() and width.isdecimal() and min(int(height), int(width)) >= SMALLEST):
+        raise ValueError(f"--size {args.size!r}: expected HEIGHTxWIDTH from {SMALLEST} pixels, such as 128x192")
     if args.sheet:
+        check_writable(args.sheet.parent, flag="--sheet")
         sheet = Image.fromarray(scene_sheet(int(height), int(width)))
         sheet.quantize(256, dither=Image.Dither.NONE).save(args.sheet, optimize=True)
         return 0
     torch.set_num_threads(args.threads)
     autoencoder = load_autoencoder(args.config, args.checkpoint) if args.checkpoint else None
     size = (int(height), int(width))
-    print_result(certify(args.clips, args.scenes, size, autoencoder, report=partial(print, flush=True)))
+    print_result(certify(args.clips, args.scenes, size, autoencoder, report=lambda mistake: print_above(str(mistake))))
     return 0
 
 

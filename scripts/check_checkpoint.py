@@ -10,13 +10,13 @@ if __name__ == "__main__":  # before the imports that take seconds
 
     exit_on_interrupt()
 
-from lvdm.cli.command import Parser, says_errors
+from lvdm.cli.command import Parser, with_error_lines
 from lvdm.models.checkpoint import Differences, read_state_dict
 from lvdm.models.loading import build_on_meta, fitting_config
 from lvdm.runtime.progress import print_above
 
 
-@says_errors
+@with_error_lines
 def main() -> int:
     """Say what the checkpoint fits; return 1 if it does not fit."""
     parser = Parser(__doc__)

@@ -14,12 +14,12 @@ if __name__ == "__main__":  # before the imports that take seconds
 from huggingface_hub import hf_hub_download
 from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
-from lvdm.cli.command import Parser, says_errors
+from lvdm.cli.command import Parser, with_error_lines
 from lvdm.models.checkpoint import PUBLISHED
 from lvdm.runtime.errors import one_line
 
 
-@says_errors
+@with_error_lines
 def main() -> int:
     """Download the model, unless it is there already."""
     parser = Parser(__doc__)

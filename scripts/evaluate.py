@@ -12,6 +12,7 @@ measured before is not measured again.
 import argparse
 import sys
 from pathlib import Path
+from signal import SIGINT
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
@@ -20,12 +21,13 @@ if __name__ == "__main__":  # before the imports that take seconds
 
     exit_on_interrupt()
 
-from lvdm.cli.command import Parser, says_errors
+from lvdm.cli.command import Parser, with_error_lines
 from lvdm.evaluation.cache import measure_all
 from lvdm.evaluation.instruments import WINDOW, load_instruments
 from lvdm.evaluation.plots import write_plots
 from lvdm.evaluation.report import Report, markdown, write_report
 from lvdm.evaluation.sources import find_sources
+from lvdm.runtime.signals import Stopped
 
 
 def read_arguments() -> argparse.Namespace:
@@ -88,15 +90,14 @@ def evaluate(args: argparse.Namespace) -> Report:
     return report
 
 
-@says_errors
+@with_error_lines
 def main() -> int:
     """Measure the videos and print the table; return 1 if some could not be measured."""
     args = read_arguments()
     try:
         report = evaluate(args)
     except KeyboardInterrupt:
-        print("stopped; with --output, the same command continues with the remaining videos", file=sys.stderr)
-        return 130
+        raise Stopped(SIGINT, advice="with --output, the same command continues with the remaining videos") from None
     print(markdown(report), end="")
     for problem in report.problems:
         print(f"error: {problem}", file=sys.stderr)

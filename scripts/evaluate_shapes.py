@@ -17,7 +17,7 @@ if __name__ == "__main__":  # before the imports that take seconds
 
     exit_on_interrupt()
 
-from lvdm.cli.command import Parser, says_errors
+from lvdm.cli.command import Parser, with_error_lines
 from lvdm.data.captions import SCENES
 from lvdm.data.shape_prompts import choose_held_out, write_prompts
 from lvdm.evaluation.shape_certificate import certify
@@ -33,7 +33,7 @@ def print_readings(readings: Readings) -> None:
             print("\n  ".join([f"\n{problem}: {len(cases)}", *cases]))
 
 
-@says_errors
+@with_error_lines
 def main() -> int:
     """Do the one of three things that the flags ask for."""
     parser = Parser(__doc__)

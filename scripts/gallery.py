@@ -20,7 +20,7 @@ if __name__ == "__main__":  # before the imports that take seconds
 
     exit_on_interrupt()
 
-from lvdm.cli.command import Parser, says_errors
+from lvdm.cli.command import Parser, with_error_lines
 from lvdm.io.files import whole_file
 from lvdm.io.results import find_results
 from lvdm.web.gallery.curves import read_curves
@@ -55,7 +55,7 @@ def write_gallery(args: argparse.Namespace, scratch: Path) -> str:
     return f"{output}: {len(movies)} videos{left_out}, {len(html) / 1e6:.1f} MB"
 
 
-@says_errors
+@with_error_lines
 def main(arguments: Sequence[str] | None = None) -> int:
     """Write the page and say where it is."""
     parser = Parser(__doc__)

@@ -18,27 +18,27 @@ if __name__ == "__main__":  # before the imports that take seconds
 
 import torch
 
-from lvdm.cli.command import Parser, says_errors
+from lvdm.cli.command import Parser, at_least, with_error_lines
 from lvdm.runtime.cpu import keep_freed_memory
 from lvdm.training.config import Training
 from lvdm.training.run import train
 
 
-@says_errors
+@with_error_lines
 def main() -> int:
     """Train as the config and the flags say."""
     parser = Parser(__doc__)
     parser.add_argument("--config", required=True, metavar="FILE", help="a file of configs/train/")
-    parser.add_argument("--steps", type=int, metavar="N", help="number of steps (default: the config's)")
+    parser.add_argument("--steps", type=at_least(1), metavar="N", help="number of steps (default: the config's)")
     parser.add_argument(
-        "--threads", type=int, metavar="N", help="CPU threads of each process (default: torch's choice)"
+        "--threads", type=at_least(1), metavar="N", help="CPU threads of each process (default: torch's choice)"
     )
     parser.add_argument(
         "--accelerator", metavar="NAME", help="cpu, gpu, ... (default: the config's, or else the fastest there is)"
     )
     parser.add_argument(
         "--devices",
-        type=int,
+        type=at_least(1),
         metavar="N",
         help="GPUs, or processes on a CPU, that share every batch (default: the config's, or 1)",
     )

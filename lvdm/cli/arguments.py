@@ -12,7 +12,7 @@ from lvdm.pipeline.config_facts import ConfigFacts, config_facts
 from lvdm.pipeline.mode import Mode
 from lvdm.pipeline.options import Options
 from lvdm.pipeline.resolve import embedded_config, resolved
-from lvdm.pipeline.settings import Setting, settings_of, value_type
+from lvdm.pipeline.settings import Range, Setting, settings_of, value_type
 
 USAGE = "python videocrafter_main.py [--prompt TEXT | --prompt_file FILE] [flags]"
 DESCRIPTION = """\
@@ -20,10 +20,11 @@ Make videos of any length from a 16-frame model, by FIFO-Diffusion.
 
 examples:
   python videocrafter_main.py --prompt "a red circle moving right on a black background"
-  python videocrafter_main.py --mode i2v --image my.png --prompt "a red circle spinning on a pink background"
+  python videocrafter_main.py --mode i2v --image prompts/pictures/000_red_circle.png --prompt "a red circle pulsing"
   python videocrafter_main.py --prompt_file prompts/shapes.txt --new_video_length 200 --experiment long --use_mp4
 """
 METAVARS = {int: "N", float: "X", str: "TEXT", Path: "FILE", Mode: "MODE"}
+NUMBERS = {int: "a whole number", float: "a number"}
 
 
 def parse_args(argv: Sequence[str]) -> Options:
@@ -81,7 +82,7 @@ def _add_flag(group: Any, name: str, setting: Setting, kind: Any, words: str) ->
         return
     several = get_origin(kind) is tuple
     single = value_type(Options, name)
-    metavar = "{" + ",".join(setting.choices) + "}" if setting.choices else METAVARS[single]
+    metavar = "{" + ",".join(setting.choices) + "}" if setting.choices else setting.metavar or METAVARS[single]
     read = str if single is Mode else _reader(single, setting)
     if setting.repeated:
         group.add_argument(*flags, action=_Append, type=read, metavar=metavar, help=words)
@@ -96,9 +97,9 @@ def _add_flag(group: Any, name: str, setting: Setting, kind: Any, words: str) ->
 
 def _reader(kind: type, setting: Setting) -> Callable[[str], Any]:
     """Return what reads one word of the command line as a value, or as several of them with a separator between."""
-
-    if not setting.separator and not setting.words:
+    if kind not in NUMBERS:
         return kind
+    bounds = f" {setting.check.bounds}" if isinstance(setting.check, Range) else ""
 
     def read(word: str) -> Any:
         try:
@@ -106,7 +107,7 @@ def _reader(kind: type, setting: Setting) -> Callable[[str], Any]:
                 return tuple(kind(part) for part in word.split(setting.separator))
             return word if word in setting.words else kind(word)
         except ValueError:
-            allowed = [f"a number ({kind.__name__})", *setting.words]
+            allowed = [NUMBERS[kind] + bounds, *setting.words]
             several = f", or several with '{setting.separator}' between" if setting.separator else ""
             raise argparse.ArgumentTypeError(f"{word!r} is not {' or '.join(allowed)}{several}") from None
 
@@ -128,9 +129,10 @@ class _Append(argparse.Action):
 
 
 def _default_in_words(name: str, setting: Setting, default: Any, facts: ConfigFacts | None) -> str:
-    value = facts.defaults.get(name) if facts and setting.from_config else None
+    value = facts.defaults.get(name) if facts else None
     if value is not None:
-        return f"{value}, from the config" if name in facts.said else str(value)
+        source = "from the config" if name in facts.said else setting.default_help
+        return f"{value}, {source}" if source else str(value)
     if setting.from_config and setting.default_help is None:
         return "from the config"
     if setting.default_help is not None:
@@ -144,9 +146,8 @@ def _config_asked_for(argv: Sequence[str]) -> Path:
     """Return the config whose defaults the help shall show: the one that is named, or the one of the mode."""
     first = Parser(None, argument_default=None, add_help=False)
     first.add_argument("--config", type=Path)
-    first.add_argument("--mode", "-m", default="t2v")
-    mode, config = Mode("t2v"), None
+    first.add_argument("--mode", settings_of(Options)["mode"].short, type=Mode.parse, default=Options.mode)
     with suppress(ValueError):  # said by the parser that knows all flags
         known, _ = first.parse_known_args(argv)
-        config, mode = known.config, Mode.parse(known.mode)
-    return config or embedded_config(mode)
+        return known.config or embedded_config(known.mode)
+    return embedded_config(Options.mode)

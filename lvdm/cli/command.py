@@ -3,6 +3,7 @@
 import argparse
 import sys
 from collections.abc import Callable
+from difflib import get_close_matches
 from functools import wraps
 from typing import NoReturn
 
@@ -41,11 +42,31 @@ class Parser(argparse.ArgumentParser):
         )
 
     def error(self, message: str) -> NoReturn:
-        """Raise a ValueError, where argparse would print the usage and exit."""
+        """Raise a ValueError, where argparse would print the usage and exit; say which flags look alike."""
+        kind, _, unknown = message.partition("unrecognized arguments: ")
+        if not kind and unknown:
+            known = [flag for action in self._actions for flag in action.option_strings]
+            alike = get_close_matches(unknown.split()[0].partition("=")[0], known, n=1)
+            message += f"; did you mean {alike[0]}?" if alike else "; --help lists the flags"
         raise ValueError(one_line(message))
 
 
-def says_errors(main: Callable[..., int]) -> Callable[..., int]:
+def at_least(lowest: int) -> Callable[[str], int]:
+    """Return what reads a whole number from `lowest` on the command line, as argparse's `type`."""
+
+    def read(word: str) -> int:
+        try:
+            number = int(word)
+        except ValueError:
+            number = lowest - 1
+        if number < lowest:
+            raise argparse.ArgumentTypeError(f"{word!r} is not a whole number from {lowest}")
+        return number
+
+    return read
+
+
+def with_error_lines(main: Callable[..., int]) -> Callable[..., int]:
     """Make `main` print a ValueError or OSError as one line on stderr and return 2; for Ctrl-C it returns 130."""
 
     @wraps(main)

@@ -4,7 +4,6 @@ The readings decide whether a model's video shows its caption. They compare regi
 None where the frames are not clear. This module does not import torch. Units: 128 to the height of a picture.
 """
 
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -83,14 +82,6 @@ def read_windows(frames: np.ndarray, *, step: int = WINDOW) -> list[Reading]:
     """Read a video (T, H, W, 3) in windows of 16 frames, one every `step` frames; a shorter video is one window."""
     last = max(0, len(frames) - WINDOW)
     return [read_clip(frames[begin : begin + WINDOW]) for begin in range(0, last + 1, step)]
-
-
-def read_video(frames: np.ndarray) -> Reading:
-    """Read a whole video (T, H, W, 3): the words that more than half of its windows show, and their median speed."""
-    readings = read_windows(frames)
-    words = {name: _majority([getattr(reading, name) for reading in readings]) for name in Reading.__dataclass_fields__}
-    speeds = [reading.speed for reading in readings if reading.speed is not None]
-    return Reading(**words | {"speed": float(np.median(speeds)) if speeds else None})
 
 
 def score(reading: Reading, words: Words, second: str | None = None) -> dict[str, bool]:
@@ -222,9 +213,3 @@ def _direction_and_pace(speed: float) -> tuple[str | None, str]:
     limits = [paces[1] / 2, *(np.sqrt(slow * fast) for slow, fast in pairwise(paces[1:]))]
     pace = list(PACES)[int(np.searchsorted(limits, abs(speed)))]
     return (None if pace == "standing still" else "right" if speed > 0 else "left"), pace
-
-
-def _majority(words: Sequence[str | None]) -> str | None:
-    """Return the word that more than half of `words` are; None if there is none."""
-    word, count = Counter(words).most_common(1)[0]
-    return word if count > len(words) / 2 else None

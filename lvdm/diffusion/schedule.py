@@ -12,6 +12,7 @@ from torch import Tensor
 from lvdm.models.ddpm3d import LatentDiffusion
 
 TRAIN_STEPS = 1000  # noise levels that every VideoCrafter model was trained on
+KINDS = ("constant", "diagonal", "independent", "context", "between")  # of noise levels in a clip of a training
 CLEAN = -1  # the level below level 0: the end of the last step, where the signal share is that of timestep 0
 CONSISTENCY = "consistency"  # as eta: all of the noise of a step is fresh, as consistency models want it
 
@@ -113,14 +114,13 @@ class NoiseSchedule:
         """Whether a step from level 0 to CLEAN changes nothing, because level 0 is at timestep 0 already."""
         return bool(self.alphas[0] == self.alphas[1])
 
-    def told(self, level: Tensor) -> Tensor:
+    def timesteps_of(self, level: Tensor) -> Tensor:
         """Return the timesteps, int64 like `level`, that the network is told about levels."""
         return torch.where(level == CLEAN, self.context[0], self.timesteps[level.clamp(min=0)])
 
     def q_sample(self, x0: Tensor, level: Tensor, noise: Tensor) -> Tensor:
         """Return clean latents x0 (B, C, T, H, W) with noise of the levels (B, T) (DDPM, arXiv 2006.11239, eq. 4)."""
-        alpha, scale = self._signal(level, x0.device)
-        return alpha.sqrt() * scale * x0 + (1 - alpha).sqrt() * noise
+        return _noised(x0, *self._signal(level, x0.device), noise)
 
     def target(self, x0: Tensor, level: Tensor, noise: Tensor) -> Tensor:
         """Return what the network shall predict for `q_sample(x0, level, noise)`, like x0 (B, C, T, H, W).
@@ -170,19 +170,22 @@ class NoiseSchedule:
         x_next = alpha_next.sqrt() * scale_next * x0 + (1 - alpha_next - sigma.square()).clamp(min=0).sqrt() * eps
         return x_next if noise is None else x_next + sigma * noise, x0
 
-    def seen(self, x: Tensor, level: Tensor, noise: Tensor) -> Tensor:
-        """Return x (B, C, T, H, W) at the levels (B, T) as the network sees it: clean frames at the context's timestep.
+    def with_context_noise(self, x: Tensor, level: Tensor, noise: Tensor) -> Tensor:
+        """Return x (B, C, T, H, W) at the levels (B, T) with clean frames brought to the context's timestep.
 
         SkyReels-V2 calls this `addnoise_condition`; it is to make errors of earlier frames count less in later ones.
         """
-        _, alpha, scale = self.context
-        return torch.where(
-            per_frame(level == CLEAN, x.device) > 0, alpha**0.5 * scale * x + (1 - alpha) ** 0.5 * noise, x
-        )
+        _, alpha, scale = (torch.tensor(value, dtype=torch.float64) for value in self.context)
+        return torch.where(per_frame(level == CLEAN, x.device) > 0, _noised(x, alpha, scale, noise), x)
 
     def _signal(self, level: Tensor, device: torch.device) -> tuple[Tensor, Tensor]:
         """Return signal share and scale of the levels (B, T), each (B, 1, T, 1, 1) on `device`."""
         return per_frame(self.alphas[level + 1], device), per_frame(self.scales[level + 1], device)
+
+
+def _noised(x0: Tensor, alpha: Tensor, scale: Tensor, noise: Tensor) -> Tensor:
+    """Return x0 with the signal share `alpha`, after it was multiplied with `scale`."""
+    return alpha.sqrt() * scale * x0 + (1 - alpha).sqrt() * noise
 
 
 def per_frame(values: Tensor, device: torch.device) -> Tensor:

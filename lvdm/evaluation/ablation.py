@@ -28,6 +28,7 @@ from lvdm.io.files import file_digest
 from lvdm.io.prompt_file import read_prompts
 from lvdm.io.prompts import Prompt
 from lvdm.pipeline.options import Options
+from lvdm.pipeline.settings import ABLATION, settings_of
 from lvdm.pipeline.video import Video, videos_of
 
 BASELINE = "baseline"
@@ -35,9 +36,10 @@ MODEL = ("--config (its model)", "--ckpt_path (its content)")  # the settings of
 KINDS = {"prompt_file": str, "count": int, "seeds": list, "frames": int, "baseline": str, "experiments": dict}
 OPTIONAL = {"count"}
 RESERVED = {  # flags that the ablation sets itself, by other keys of its file or flags of its command
-    *("--prompt", "--image", "--prompt_file", "-p", "--seed", "--new_video_length", "-l", "--endless"),
-    *("--experiment", "-ex", "--output_dir"),
-    *("--num_processes", "--rank", "--parallel", "--overwrite", "--save_frames"),
+    flag
+    for name, setting in settings_of(Options).items()
+    if ABLATION in setting.set_by
+    for flag in (f"--{name}", setting.short)
 }
 
 

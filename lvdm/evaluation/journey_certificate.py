@@ -18,6 +18,7 @@ from lvdm.io.images import as_tensor
 from lvdm.models.autoencoder import AutoencoderKL
 from lvdm.models.checkpoint import WrongCheckpointError, load_strictly, read_state_dict
 from lvdm.models.loading import instantiate_from_config
+from lvdm.runtime.progress import progress_bar
 
 WORDS = ("subject", "color", "second", "facing", "direction", "pace", "place", "time")  # the columns of the table
 AUTOENCODER = "first_stage_model."  # how the names of its weights begin
@@ -102,7 +103,8 @@ def certify(
         report: gets each clip that was read wrong, at once.
     """
     result = Certificate()
-    for scene, frames in random_clips(count, split, *size, result.rendered):
+    clips = random_clips(count, split, *size, result.rendered)
+    for scene, frames in progress_bar(clips, desc="clips", total=count, unit="clip"):
         if mistake := result.rendered.read(scene, frames):
             report(mistake)
         if autoencoder is not None:

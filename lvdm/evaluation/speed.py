@@ -16,7 +16,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from lvdm.diffusion.conditioning import Conditioning
 from lvdm.diffusion.guidance import GuidedDenoiser
 from lvdm.diffusion.noise import KeyedNoise
-from lvdm.diffusion.schedule import NoiseSchedule, fifo_spacing
+from lvdm.diffusion.schedule import TRAIN_STEPS, NoiseSchedule, fifo_spacing
 from lvdm.models.ddpm3d import linear_betas, schedule_buffers
 from lvdm.models.loading import instantiate_from_config
 from lvdm.modules.attention import TEXT_TOKENS
@@ -32,7 +32,6 @@ from lvdm.sampling.sampler import denoise_queue
 from lvdm.sampling.taps.query_reuse import QueryReuse, reuse_queries
 
 GUIDANCE = 12.0
-TIMESTEPS = 1000
 
 
 @dataclass(frozen=True)
@@ -151,7 +150,7 @@ class Bench:
             workers = stack.enter_context(workers_of(self.device, rows=rows))
         if in_this_thread:
             workers.run = map
-        tables = schedule_buffers(linear_betas(TIMESTEPS, start=0.00085, end=0.012))
+        tables = schedule_buffers(linear_betas(TRAIN_STEPS, start=0.00085, end=0.012))
         alphas = torch.tensor(tables["alphas_cumprod"], dtype=torch.float32, device=self.device)
         kind = FrameByFrame if arrangement.apart else NoiseSchedule
         schedule = kind.from_tables(alphas, fifo_spacing(self.window * self.partitions), eta=1.0)
@@ -217,12 +216,13 @@ def measure(bench: Bench, names: Sequence[str], *, passes: int, warmup: int) -> 
     Shows a progress bar on stderr.
     """
     precisions = dict.fromkeys(ARRANGEMENTS[name].precision for name in names)
-    rates = {precision: matmul_rate(bench.device, DTYPES[precision]) for precision in precisions}
     seconds, peaks = {name: [] for name in names}, dict.fromkeys(names, 0)
+    turns = [(turn, name) for turn in range(warmup + passes) for name in names]
     with ExitStack() as stack, torch.inference_mode():
+        shown = stack.enter_context(progress_bar(turns, desc="passes of all settings", unit="pass"))
+        rates = {precision: matmul_rate(bench.device, DTYPES[precision]) for precision in precisions}
         running = {name: bench.passes(ARRANGEMENTS[name], stack) for name in names}
-        turns = [(turn, name) for turn in range(warmup + passes) for name in names]
-        for turn, name in progress_bar(turns, desc="passes of all settings", unit="pass"):
+        for turn, name in shown:
             took, peak = one_pass(running[name], ARRANGEMENTS[name], bench.device)
             if turn >= warmup:
                 seconds[name].append(took)

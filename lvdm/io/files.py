@@ -1,21 +1,24 @@
 """Write files so that they are complete when they have their name, and detect those that were damaged later."""
 
 import hashlib
+import math
 import os
 import shutil
 import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from itertools import count
 from pathlib import Path
 
 from lvdm.runtime.errors import one_line
-from lvdm.runtime.progress import print_above
+from lvdm.runtime.progress import print_above, progress_bar
 
 VIDEO_SUFFIXES = (".mp4", ".gif", ".webm", ".mov", ".avi", ".mkv")
 
 # Sealed files begin with the version of the format, the SHA-256 of the content as hex digits, and a line end.
 SEAL = b"fifo-sealed-1 "
+DIGEST_BLOCK = 1 << 23  # bytes that are read at once; files of half a GiB get a progress bar
 SEAL_LENGTH = len(SEAL) + 64 + 1
 LARGEST_SEALED = 2**30  # bytes that are read of a sealed file; none that this program writes is nearly as large
 
@@ -103,9 +106,10 @@ def set_aside(path: Path, error: Exception, *, with_it: Iterable[Path] = ()) -> 
 
 def file_digest(path: str | Path) -> str:
     """Return the SHA-256 of a file as hex digits."""
-    digest = hashlib.sha256()
+    digest, blocks = hashlib.sha256(), math.ceil(Path(path).stat().st_size / DIGEST_BLOCK)
     with open(path, "rb") as file:
-        while block := file.read(1 << 22):
+        read = iter(partial(file.read, DIGEST_BLOCK), b"")
+        for block in progress_bar(read, desc=f"digest of {Path(path).name}", total=blocks, disabled=blocks < 64):
             digest.update(block)
     return digest.hexdigest()
 

@@ -20,22 +20,6 @@ FITS = ("crop", "pad", "stretch")
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP")  # in Pillow's words; some of its other formats run programs
 MIN_SIDE, MAX_SIDE, MAX_PIXELS = 16, 16384, 100_000_000
 
-ORIENTATION = 0x0112  # an EXIF tag; UPRIGHT holds what makes a picture upright, by the tag's value
-UPRIGHT = dict(
-    enumerate(
-        (
-            Image.Transpose.FLIP_LEFT_RIGHT,
-            Image.Transpose.ROTATE_180,
-            Image.Transpose.FLIP_TOP_BOTTOM,
-            Image.Transpose.TRANSPOSE,
-            Image.Transpose.ROTATE_270,
-            Image.Transpose.TRANSVERSE,
-            Image.Transpose.ROTATE_90,
-        ),
-        start=2,
-    )
-)
-
 
 @dataclass(frozen=True)
 class Picture:
@@ -75,7 +59,7 @@ class Picture:
             image = _first_frame(self.path)
         _check_size(*image.size)
         with _damages_as_errors():
-            return _flat(_upright(image))
+            return _flat(ImageOps.exif_transpose(image))
 
     def read(self, height: int, width: int, *, fit: str) -> np.ndarray:
         """Return the picture as (height, width, 3) uint8.
@@ -159,11 +143,6 @@ def _check_size(width: int, height: int) -> None:
         raise ValueError(f"is {width} x {height} pixels; sides may have from {MIN_SIDE} to {MAX_SIDE}")
     if width * height > MAX_PIXELS:
         raise ValueError(f"has {width} x {height}, more than {MAX_PIXELS:,} pixels")
-
-
-def _upright(image: Image.Image) -> Image.Image:
-    method = UPRIGHT.get(image.getexif().get(ORIENTATION))
-    return image if method is None else image.transpose(method)
 
 
 def _flat(image: Image.Image) -> Image.Image:

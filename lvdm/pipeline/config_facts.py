@@ -5,16 +5,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from lvdm.diffusion.schedule import KINDS
 from lvdm.io.configs import read_config
 from lvdm.pipeline.options import Options
 from lvdm.pipeline.settings import settings_of, value_type
 from lvdm.runtime.errors import shortened
 
-# As lvdm.training.levels names them.
-KINDS_OF_LEVELS = ("constant", "diagonal", "independent", "context", "between")
-
-# Where a config says nothing.
-INFERENCE_DEFAULTS = {"fps": 8, "output_fps": 10, "unconditional_guidance_scale": 12.0, "plan": "fifo", "eta": 1.0}
 INFERENCE = {name: setting for name, setting in settings_of(Options).items() if setting.from_config}
 
 
@@ -28,7 +24,7 @@ class ConfigFacts:
         size_factor: sides in pixels are multiples of this.
         defaults: of the settings that depend on the model, by their names.
         said: which of these the config says.
-        trained_levels: kinds of noise levels in clips of its training, as `lvdm.training.levels` names them.
+        trained_levels: which KINDS of noise levels clips of its training had.
     """
 
     target: str
@@ -51,11 +47,12 @@ def config_facts(path: Path) -> ConfigFacts:
     unet_factor = 2 ** (len(_lookup(config, f"{unet}.channel_mult", list, where)) - 1)
     temporal_length = _lookup(config, f"{unet}.temporal_length", int, where)
     inference = _inference(config, vae_factor, where)
+    fallbacks = {name: setting.fallback for name, setting in INFERENCE.items() if setting.fallback is not None}
     return ConfigFacts(
         target=_lookup(config, "model.target", str, where),
         temporal_length=temporal_length,
         size_factor=vae_factor * unet_factor,
-        defaults=INFERENCE_DEFAULTS | {"video_length": temporal_length} | inference,
+        defaults=fallbacks | {"video_length": temporal_length} | inference,
         said=frozenset(inference),
         trained_levels=_trained_levels(config, where),
     )
@@ -66,8 +63,8 @@ def _trained_levels(config: Mapping[str, Any], where: str) -> tuple[str, ...]:
     if "trained_levels" not in config:
         return ()
     kinds = _lookup(config, "trained_levels", list, where)
-    if unknown := [kind for kind in kinds if kind not in KINDS_OF_LEVELS]:
-        raise ValueError(f"{where}: trained_levels has {unknown[0]!r}; allowed are {', '.join(KINDS_OF_LEVELS)}")
+    if unknown := [kind for kind in kinds if kind not in KINDS]:
+        raise ValueError(f"{where}: trained_levels has {unknown[0]!r}; allowed are {', '.join(KINDS)}")
     return tuple(kinds)
 
 

@@ -14,18 +14,16 @@ from lvdm.models.ddpm3d import LatentDiffusion
 from lvdm.pipeline.base_clip import first_clip
 from lvdm.pipeline.conditions import condition
 from lvdm.pipeline.mode import Mode
-from lvdm.pipeline.options import WRITE, Options
+from lvdm.pipeline.options import Options
 from lvdm.pipeline.passes import decoded_one_by_one, denoise_video, fill_queue
 from lvdm.pipeline.resolve import EMBEDDED, resolved
 from lvdm.pipeline.run import Run, loaded_model
-from lvdm.pipeline.settings import settings_of
+from lvdm.pipeline.settings import GENERATE, settings_of
 from lvdm.runtime.batching import workers_of
 from lvdm.runtime.compile import Compiled
 from lvdm.runtime.process import process_settings
 
 ROOT = Path(__file__).parents[2]
-NOT_OF_PIXELS = ("num_processes", "rank", "parallel", "show_plan")
-OF_COMMAND_LINE = ("prompt", "image", "prompt_file", "new_video_length", "endless", *NOT_OF_PIXELS)
 INSTEAD = "prompt, image and frames are arguments of their own, and what is yielded can be written as you like"
 
 
@@ -126,11 +124,9 @@ def _options_for(model: Model, options: Options, *, with_picture: bool) -> Optio
     loaded = model.options
     for name, setting in settings_of(Options).items():
         value = getattr(options, name)
-        writes = setting.group == WRITE and not (name == "output_fps" and options.continue_from)  # read at that rate
-        if (name in OF_COMMAND_LINE or writes) and value not in (
-            getattr(Options(), name),
-            getattr(loaded, name),
-        ):
+        read_at = name == "output_fps" and options.continue_from is not None  # the rate at which that video is read
+        meaningless = GENERATE in setting.set_by and not read_at
+        if meaningless and value not in (getattr(Options(), name), getattr(loaded, name)):
             raise ValueError(f"--{name} {value!r}: means nothing to generate; {INSTEAD}")
     mode = Mode("i2v") if with_picture and options.mode == Mode("t2v") else options.mode
     if with_picture != mode.from_picture:

@@ -9,7 +9,7 @@ TASKS = ("t2v_seed_ar", "t2v_seed", "t2v", "i2v")  # a longer name stands before
 QCACHES = {"TTqcache": "TT", "STqcache": "ST"}
 ATTENTIONS = ("attn1", "attn2")
 WEIGHT = re.compile(r"weighted([0-9]{1,3})")
-ALLOWED = (
+MODES = (
     "t2v|i2v|t2v_seed|t2v_seed_ar, then joined by '_' in any order TTqcache|STqcache (or with _attn1|_attn2 "
     "right behind it), weightedNN (NN percent, 00 to 100, only with a qcache), unilatent; each at most once"
 )
@@ -101,4 +101,4 @@ def _fault(word: str, text: str) -> str:
 
 
 def _error(text: str, fault: str) -> ValueError:
-    return ValueError(f"--mode {shortened(text)!r}: {fault}; allowed: {ALLOWED}")
+    return ValueError(f"--mode {shortened(text)!r}: {fault}; allowed: {MODES}")

@@ -1,7 +1,6 @@
 """Declare everything that a user can set. This is the only place where a setting is described."""
 
 from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
 
 from lvdm.diffusion.schedule import CONSISTENCY, SPACINGS, TRAIN_STEPS
@@ -10,9 +9,9 @@ from lvdm.io.prompt_file import LONGEST
 from lvdm.io.prompts import LARGEST
 from lvdm.io.writers.mp4 import CRF
 from lvdm.pipeline.derived import DTYPES, RESULTS, Derived
-from lvdm.pipeline.mode import Mode
-from lvdm.pipeline.settings import Affects, Range, Setting, declare, finite
-from lvdm.sampling.plan import ALLOWED
+from lvdm.pipeline.mode import MODES, Mode
+from lvdm.pipeline.settings import ABLATION, GENERATE, Affects, Range, Setting, declare, falling_timesteps, finite
+from lvdm.sampling.plan import PLANS
 
 PRECISIONS = ("auto", *DTYPES)
 PARALLEL = ("windows", "prompts")
@@ -30,14 +29,7 @@ WRITE = "what to write"
 
 NOTHING, FILES, PIXELS, BASE_CLIP = Affects.NOTHING, Affects.FILES, Affects.PIXELS, Affects.BASE_CLIP
 SAMPLING = Affects.SAMPLING
-
-
-def falling_timesteps(flag: str, timesteps: tuple[int, ...]) -> None:
-    """Raise ValueError for timesteps that do not fall, or that no model knows."""
-    falls = all(high > low for high, low in pairwise(timesteps))
-    if not timesteps or not falls or timesteps[-1] < 0 or timesteps[0] >= TRAIN_STEPS:
-        given = ",".join(map(str, timesteps))
-        raise ValueError(f"{flag} {given}: must be one or more falling numbers from {TRAIN_STEPS - 1} to 0")
+PYTHON, BOTH = (GENERATE,), (GENERATE, ABLATION)
 
 
 @dataclass(frozen=True)
@@ -48,41 +40,38 @@ class Options(Derived):
     `lvdm.pipeline.resolve` fills it in and checks all values. A mode may be given as text.
     """
 
-    mode: Mode = declare(
-        Mode("t2v"),
-        Setting("task and tricks: t2v_TTqcache_attn1_weighted90_unilatent", WHAT, PIXELS, short="-m", identity=str),
-    )
+    mode: Mode = declare(Mode("t2v"), Setting(f"task and tricks: {MODES}", WHAT, PIXELS, short="-m", identity=str))
     prompt: tuple[str, ...] = declare(
         (),
         Setting(
             "a prompt, or a schedule of prompts as JSON; give the flag again for each further video", WHAT, NOTHING,
-            exclusive="prompts", repeated=True, default_help="those of --prompt_file",
+            exclusive="prompts", repeated=True, default_help="those of --prompt_file", set_by=BOTH,
         ),
     )  # fmt: skip
     image: tuple[Path, ...] = declare(
         (),
         Setting(
             "picture for --prompt (--mode i2v): one for all prompts, or one for each in order", WHAT, NOTHING,
-            repeated=True, default_help="none",
+            repeated=True, default_help="none", set_by=BOTH,
         ),
     )  # fmt: skip
     prompt_file: Path | None = declare(
         None,
         Setting(
             ".txt with a prompt a line (i2v: image;prompt), or .csv with a `prompt` column", WHAT, NOTHING,
-            short="-p", exclusive="prompts", from_config=True,
+            short="-p", exclusive="prompts", from_config=True, set_by=BOTH,
         ),
     )  # fmt: skip
-    seed: int = declare(321, Setting("random seed", WHAT, SAMPLING, check=Range(0, LARGEST)))
+    seed: int = declare(321, Setting("random seed", WHAT, SAMPLING, check=Range(0, LARGEST), set_by=(ABLATION,)))
     new_video_length: int = declare(
         100,
         Setting(
             "frames of each video", WHAT, NOTHING, short="-l", exclusive="length",
-            check=Range(0, LONGEST, "; --endless has no end"),
+            check=Range(0, LONGEST, "; --endless has no end"), set_by=BOTH,
         ),
     )  # fmt: skip
     endless: bool = declare(
-        False, Setting("make one video that goes on until Ctrl-C", WHAT, NOTHING, exclusive="length")
+        False, Setting("make one video that goes on until Ctrl-C", WHAT, NOTHING, exclusive="length", set_by=BOTH)
     )
     negative_prompt: str = declare("", Setting("what guidance leads away from", WHAT, SAMPLING, default_help="nothing"))
     prompt_blend: int = declare(
@@ -123,9 +112,10 @@ class Options(Derived):
     fps: int | None = declare(
         None,
         Setting(
-            "frames a second that the model is told", WHAT, SAMPLING, check=Range(1, HIGHEST_FPS), from_config=True
+            "frames a second that the model is told", WHAT, SAMPLING, check=Range(1, HIGHEST_FPS),
+            from_config=True, fallback=8,
         ),
-    )
+    )  # fmt: skip
     image_fit: str = declare(
         FITS[0],
         Setting(
@@ -148,28 +138,26 @@ class Options(Derived):
     video_length: int | None = declare(
         None,
         Setting(
-            "f, frames of a window: even, at most the model's temporal_length",
-            SAMPLE,
-            SAMPLING,
-            default_help="that length",
+            "f, frames of a window: even, at most the model's temporal_length", SAMPLE, SAMPLING,
+            default_help="the model's temporal_length",
         ),
-    )
+    )  # fmt: skip
     num_partitions: int = declare(
         4, Setting("n: the queue of --plan fifo or plateau has f*n slots", SAMPLE, SAMPLING, short="-n", check=Range(1))
     )
     num_inference_steps: int | None = declare(
         None,
-        Setting("steps of the base clip; must be f*n, or as many as --timesteps", SAMPLE, NOTHING, default_help="that"),
+        Setting("steps of the base clip", SAMPLE, NOTHING, default_help="f*n, or as many as --timesteps; must be that"),
     )
     plan: str | None = declare(
         None,
         Setting(
-            f"noise levels of the queue, step by step: {ALLOWED}", SAMPLE, PIXELS, from_config=True,
-            applies=lambda options, prompt: options.plan != "fifo",
+            f"noise levels of the queue, step by step: {PLANS}", SAMPLE, PIXELS, from_config=True,
+            fallback="fifo", applies=lambda options, prompt: options.plan != "fifo",
         ),
     )  # fmt: skip
     show_plan: bool = declare(
-        False, Setting("print the plan, draw it in the output folder, and make no video", SAMPLE, NOTHING)
+        False, Setting("print the plan, draw it in the output folder, and make no video", SAMPLE, NOTHING, set_by=BOTH)
     )
     timesteps: tuple[int, ...] | None = declare(
         None,
@@ -190,27 +178,27 @@ class Options(Derived):
         None,
         Setting(
             f"noise added in each step: 0 is DDIM, 1 is DDPM, {CONSISTENCY} is for distilled models", SAMPLE, SAMPLING,
-            short="-e", check=Range(0, 1), words=(CONSISTENCY,), from_config=True,
+            short="-e", check=Range(0, 1), words=(CONSISTENCY,), from_config=True, fallback=1.0,
         ),
     )  # fmt: skip
     unconditional_guidance_scale: float | None = declare(
         None,
-        Setting("scale of classifier-free guidance; 1 is none", SAMPLE, SAMPLING, check=finite, from_config=True),
-    )
+        Setting(
+            "scale of classifier-free guidance; 1 is none", SAMPLE, SAMPLING, check=finite, from_config=True,
+            fallback=12.0,
+        ),
+    )  # fmt: skip
     lookahead_denoising: bool = declare(
         True,
         Setting(
-            "give each frame f/2 cleaner ones to look at, for twice the work",
-            SAMPLE,
-            PIXELS,
-            short="-ld",
-            negatable=True,
+            "give each frame f/2 cleaner ones to look at, for twice the work", SAMPLE, PIXELS,
+            short="-ld", negatable=True,
         ),
-    )
+    )  # fmt: skip
     qcache_weight: float | None = declare(
         None,
         Setting(
-            "share of the encoder's query in a Q-cache", SAMPLE, PIXELS, check=Range(0, 1),
+            "share of the encoder's query in a Q-cache, from 0 to 1", SAMPLE, PIXELS, check=Range(0, 1),
             default_help=f"what --mode says, else {QCACHE_WEIGHT}",
             applies=lambda options, prompt: options.mode.qcache is not None,
         ),
@@ -238,7 +226,7 @@ class Options(Derived):
     window_batch: int | None = declare(
         None,
         Setting(
-            "windows in one forward", COMPUTE, NOTHING, check=Range(1),
+            "windows in one forward; another number rounds otherwise", COMPUTE, NOTHING, check=Range(1),
             default_help="as many as fit into memory; on a CPU 2",
         ),
     )  # fmt: skip
@@ -255,40 +243,56 @@ class Options(Derived):
             "keep on the device only the network that computes: less memory, slower", COMPUTE, NOTHING, negatable=True
         ),
     )
-    num_processes: int = declare(1, Setting("processes that share the prompts", COMPUTE, NOTHING, check=Range(1)))
-    rank: int = declare(0, Setting("index of this process, from 0 to num_processes - 1", COMPUTE, NOTHING))
+    num_processes: int = declare(
+        1, Setting("processes that share the prompts", COMPUTE, NOTHING, check=Range(1), set_by=BOTH)
+    )
+    rank: int = declare(0, Setting("index of this process, from 0 to num_processes - 1", COMPUTE, NOTHING, set_by=BOTH))
     parallel: str = declare(
-        "windows", Setting("what the processes of torchrun share", COMPUTE, NOTHING, choices=PARALLEL)
+        "windows", Setting("what the processes of torchrun share", COMPUTE, NOTHING, choices=PARALLEL, set_by=BOTH)
     )
 
     experiment: str | None = declare(
-        None, Setting("name of the videos and of their folder", WRITE, NOTHING, short="-ex", default_help="the mode")
+        None,
+        Setting(
+            "name of the videos and of their folder", WRITE, NOTHING, short="-ex", default_help="the mode", set_by=BOTH
+        ),
     )
-    output_dir: Path | None = declare(None, Setting("folder of the results", WRITE, NOTHING, default_help=str(RESULTS)))
+    output_dir: Path | None = declare(
+        None,
+        Setting("folder of the results", WRITE, NOTHING, default_help=str(RESULTS), metavar="FOLDER", set_by=BOTH),
+    )
     output_fps: int | None = declare(
         None,
-        Setting("frames a second of the files", WRITE, FILES, check=Range(1, HIGHEST_FPS), from_config=True),
-    )
+        Setting(
+            "frames a second of the files", WRITE, FILES, check=Range(1, HIGHEST_FPS), from_config=True, fallback=10,
+            set_by=PYTHON,
+        ),
+    )  # fmt: skip
     formats: tuple[str, ...] = declare(
         ("gif",),
         Setting(
             "kinds of video files", WRITE, FILES, choices=FORMATS, exclusive="formats",
-            shorthand=("--use_mp4", ("mp4",)), identity=sorted,
+            shorthand=("--use_mp4", ("mp4",)), identity=sorted, set_by=PYTHON,
         ),
     )  # fmt: skip
     crf: int = declare(
         CRF,
         Setting(
             "quality of an MP4: 0 (best, large) to 51", WRITE, FILES, check=Range(0, 51),
-            applies=lambda options, prompt: "mp4" in options.formats,
+            applies=lambda options, prompt: "mp4" in options.formats, set_by=PYTHON,
         ),
     )  # fmt: skip
-    save_frames: bool = declare(False, Setting("write each frame as a PNG", WRITE, FILES))
-    save_queue: bool = declare(False, Setting("write each slot of the queue after each pass as a PNG", WRITE, FILES))
-    save_every: int = declare(16, Setting("passes from one saved state to the next", WRITE, NOTHING, check=Range(1)))
-    overwrite: bool = declare(False, Setting("begin anew what is finished or was stopped", WRITE, NOTHING))
+    save_frames: bool = declare(False, Setting("write each frame as a PNG", WRITE, FILES, set_by=BOTH))
+    save_queue: bool = declare(
+        False, Setting("write each slot of the queue after each pass as a PNG", WRITE, FILES, set_by=PYTHON)
+    )
+    save_every: int = declare(
+        16, Setting("passes from one saved state to the next", WRITE, NOTHING, check=Range(1), set_by=PYTHON)
+    )
+    overwrite: bool = declare(False, Setting("begin anew what is finished or was stopped", WRITE, NOTHING, set_by=BOTH))
     debug: bool = declare(
-        False, Setting("show errors with a traceback; write a log file beside each video", WRITE, NOTHING)
+        False,
+        Setting("show errors with a traceback; write a log file beside each video", WRITE, NOTHING, set_by=PYTHON),
     )
 
     def __post_init__(self) -> None:

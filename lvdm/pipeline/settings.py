@@ -7,10 +7,14 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, Field, dataclass, field, fields
 from enum import Flag, auto
+from itertools import pairwise
 from types import UnionType
 from typing import Any, get_args, get_origin, get_type_hints
 
+from lvdm.diffusion.schedule import TRAIN_STEPS
 from lvdm.runtime.errors import shortened
+
+GENERATE, ABLATION = "generate", "ablation"
 
 
 class Affects(Flag):
@@ -39,19 +43,29 @@ class Range:
         """Raise ValueError, with the flag's name and the value, for a number outside of the range (or NaN)."""
         low = -math.inf if self.lowest is None else self.lowest
         high = math.inf if self.highest is None else self.highest
-        if low <= value <= high:
-            return
+        if not low <= value <= high:
+            raise ValueError(f"{flag} {value}: must be {self.bounds}{self.hint}")
+
+    @property
+    def bounds(self) -> str:
+        """The range in words: "at least 1"."""
         if self.lowest is None:
-            bounds = f"at most {high}"
-        else:
-            bounds = f"at least {low}" if self.highest is None else f"from {low} to {high}"
-        raise ValueError(f"{flag} {value}: must be {bounds}{self.hint}")
+            return f"at most {self.highest}"
+        return f"at least {self.lowest}" if self.highest is None else f"from {self.lowest} to {self.highest}"
 
 
 def finite(flag: str, value: float) -> None:
     """Raise ValueError for NaN and infinity."""
     if not math.isfinite(value):
         raise ValueError(f"{flag} {value}: must be a finite number")
+
+
+def falling_timesteps(flag: str, timesteps: tuple[int, ...]) -> None:
+    """Raise ValueError for timesteps that do not fall, or that no model knows."""
+    falls = all(high > low for high, low in pairwise(timesteps))
+    if not timesteps or not falls or timesteps[-1] < 0 or timesteps[0] >= TRAIN_STEPS:
+        given = ",".join(map(str, timesteps))
+        raise ValueError(f"{flag} {given}: must be one or more falling numbers from {TRAIN_STEPS - 1} to 0")
 
 
 @dataclass(frozen=True)
@@ -69,6 +83,9 @@ class Setting:
         separator: between values that are given as one word.
         check: raises ValueError for a value that is not allowed.
         from_config: whether the config's `inference:` section may say the default.
+        fallback: the default where it may and does not.
+        set_by: which of GENERATE and ABLATION set it themselves or have no use for it, so that their users cannot.
+        metavar: what stands for the value in `--help`; by default a word for its type.
         default_help: the default in words, where its value says too little.
         negatable: whether a switch has a --no- form too.
         exclusive: flags with the same word here cannot be given together.
@@ -88,6 +105,9 @@ class Setting:
     separator: str | None = None
     check: Callable[[str, Any], None] | None = None
     from_config: bool = False
+    fallback: Any = None
+    set_by: Sequence[str] = ()
+    metavar: str | None = None
     default_help: str | None = None
     negatable: bool = False
     exclusive: str | None = None

@@ -6,7 +6,7 @@ import imageio.v3 as iio
 import numpy as np
 
 from lvdm.diffusion.schedule import CLEAN
-from lvdm.io.files import whole_file
+from lvdm.io.files import check_writable, whole_file
 from lvdm.pipeline.options import Options
 from lvdm.sampling.plan import Plan
 
@@ -19,6 +19,7 @@ OUTSIDE = np.array([24, 40, 88], np.uint8)  # the colour of frames that are not 
 def show_plan(options: Options) -> Path:
     """Print the plan and write its picture into the output folder; return the picture's path."""
     plan = options.queue_plan
+    check_writable(options.results_root, flag="--output_dir")
     path = options.results_root / "plans" / f"{plan.name.replace(':', '_')}.png"
     with whole_file(path) as partial:
         iio.imwrite(partial, plan_picture(plan))

@@ -14,6 +14,7 @@ from lvdm.io.frames import UnreadableVideoError, list_pictures, read_frames
 from lvdm.io.images import as_tensor, fitted
 from lvdm.pipeline.options import Options
 from lvdm.pipeline.run import Run
+from lvdm.runtime.distributed import global_rank
 from lvdm.runtime.progress import progress_bar
 
 
@@ -52,8 +53,11 @@ def frames_needed(options: Options) -> int:
 
 def source_digest(options: Options) -> str:
     """Check that the video can be read, and return the SHA-256 of its files; errors as of `source_frames`."""
-    deque(source_frames(options), maxlen=0)
     path = options.continue_from
+    frames = progress_bar(
+        source_frames(options), desc=f"checking {path.name}", unit="frame", disabled=global_rank() > 0
+    )
+    deque(frames, maxlen=0)
     if not path.is_dir():
         return file_digest(path)
     return sha256("".join(map(file_digest, list_pictures(path))).encode()).hexdigest()

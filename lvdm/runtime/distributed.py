@@ -22,7 +22,7 @@ from lvdm.runtime.progress import print_above
 
 T = TypeVar("T")
 UNLIMITED = timedelta(days=30)  # a timeout; Gloo adds it to the time of day, so it cannot be infinite
-GOODBYE_TIMEOUT = 5.0  # seconds that a rank that failed waits for the one it watches
+LEAVE_TIMEOUT = 5.0  # seconds that a rank that failed waits for the one it watches
 FATAL_ERROR = Lock()  # held by the thread that reports one and ends the process
 
 
@@ -135,7 +135,7 @@ def ranks_of(device: torch.device, *, wanted: bool) -> Iterator[Ranks]:
     except RankError:
         raise  # without telling the peer that watches this rank, so that all end
     except BaseException:
-        watchdog.end(timeout=GOODBYE_TIMEOUT)  # the others may go on
+        watchdog.end(timeout=LEAVE_TIMEOUT)  # the others may go on
         raise
     watchdog.end()
     dist.destroy_process_group()

@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Iterable
+from threading import Event, Thread
 from time import monotonic
 
 from tqdm import tqdm
@@ -12,7 +13,8 @@ LINE_INTERVAL = 10.0  # seconds between two lines of a bar, where stderr is not 
 class ProgressLines(tqdm):
     """A tqdm bar that prints lines instead of redrawing one: at most one in LINE_INTERVAL, and one when it ends.
 
-    A bar that is not to stay (`leave`) prints nothing if it ends before its first line is due.
+    A bar that is not to stay (`leave`) prints nothing if it ends before its first line is due. A thread prints the line
+    that is due while a step takes longer.
     """
 
     def __init__(self, *arguments: object, leave: bool, total: int | None, **keywords: object) -> None:
@@ -25,6 +27,12 @@ class ProgressLines(tqdm):
         )
         layout = f"{{desc}}: {counts}, {{rate_fmt}}{{postfix}}]"
         super().__init__(*arguments, leave=leave, total=total, bar_format=layout, **keywords)
+        self._over = Event()
+        Thread(target=self._show_while_steps_take_long, daemon=True).start()
+
+    def _show_while_steps_take_long(self) -> None:
+        while not self._over.wait(LINE_INTERVAL):
+            self.refresh()
 
     def display(self, msg: str | None = None, pos: int | None = None) -> bool:
         """Print a line, unless the last one is more recent than LINE_INTERVAL."""
@@ -42,6 +50,7 @@ class ProgressLines(tqdm):
         if self.disable:
             return
         self.disable = True
+        self._over.set()
         self._decr_instances(self)
         self._ema_dt = lambda: None  # makes the rate that of the whole time
         if self.leave or self._last_line > self._began:
@@ -64,8 +73,9 @@ def progress_bar(
 ) -> tqdm:
     """Return a tqdm bar on stderr, to iterate over, or to `update` by hand within a `with` block.
 
-    In a terminal it is redrawn in place. Elsewhere, for example in a log file, it prints a line every ten seconds and
-    one when it ends; less than ten seconds are not worth a line, unless `leave` is set. Nothing is written to stdout.
+    In a terminal it is redrawn in place. Elsewhere, for example in a log file, it prints a line every ten seconds, also
+    within a step, and one when it ends; less than ten seconds are not worth a line, unless `leave` is set. Nothing is
+    written to stdout.
     Print messages in between with `print_above`.
 
     Args:

@@ -9,7 +9,7 @@ from fractions import Fraction
 
 from lvdm.diffusion.schedule import CLEAN, TRAIN_STEPS
 
-ALLOWED = "fifo, plateau:WIDTH, pyramid:SLOPE, autoregressive:CONTEXT and full"
+PLANS = "fifo, plateau:WIDTH, pyramid:SLOPE, autoregressive:CONTEXT and full"
 
 
 @dataclass(frozen=True)
@@ -246,10 +246,10 @@ def parse_plan(text: str) -> tuple[str, Fraction]:
     """
     kind, _, number = text.partition(":")
     if kind not in KINDS:
-        raise ValueError(f"--plan {text!r}: allowed are {ALLOWED}")
+        raise ValueError(f"--plan {text!r}: allowed are {PLANS}")
     if KINDS[kind] is None:
         if text != kind:
-            raise ValueError(f"--plan {text!r}: {kind} has no number; allowed are {ALLOWED}")
+            raise ValueError(f"--plan {text!r}: {kind} has no number; allowed are {PLANS}")
         return kind, Fraction(0)
     lowest, what = KINDS[kind]
     try:
@@ -257,7 +257,8 @@ def parse_plan(text: str) -> tuple[str, Fraction]:
     except (ValueError, ZeroDivisionError):
         value = Fraction(-1)
     if value < lowest or (kind != "pyramid" and value.denominator > 1):
-        raise ValueError(f"--plan {text!r}: {number!r} must be {what}")
+        given = f"{number!r} behind the colon" if number else "the number behind a colon"
+        raise ValueError(f"--plan {text!r}: {given} must be {what}")
     return kind, value
 
 

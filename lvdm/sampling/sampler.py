@@ -82,9 +82,9 @@ def predict(denoise: Denoise, schedule: NoiseSchedule, queue: LatentQueue, *, no
     if schedule.context[0] and (levels == CLEAN).any():
         ages = torch.arange(queue.slots) * queue.plan.steps + queue.row  # no frame is seen twice with the same noise
         drawn = noise.draw("context", queue.frames.tolist(), ages.tolist())
-        queue = replace(queue, latents=schedule.seen(queue.latents, levels[None], drawn))
+        queue = replace(queue, latents=schedule.with_context_noise(queue.latents, levels[None], drawn))
     x, levels, frames = queue.windows()
-    output = denoise(x, schedule.told(levels), frames)
+    output = denoise(x, schedule.timesteps_of(levels), frames)
     return rearrange(output[:, :, -queue.plan.stride :], "w c s h v -> 1 c (w s) h v")
 
 

@@ -5,9 +5,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from lvdm.diffusion.schedule import TRAIN_STEPS
+from lvdm.diffusion.schedule import KINDS, TRAIN_STEPS
 
-KINDS = ("constant", "diagonal", "independent", "context", "between")
 PLATEAU_WIDTHS = (2, 4)  # frames that have one level
 BETWEEN_STRIDES = (2, 5)  # smallest and largest distance of the clean frames that others are put between
 

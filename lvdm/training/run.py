@@ -40,6 +40,10 @@ Setup = tuple[pl.LightningModule, Batches, Draw | None]
 def train(training: Training) -> Path:
     """Train, from `output`/last.ckpt if there is one, and return the path of the finished model."""
     output = Path(training.output)
+    if training.init_from is not None and not Path(training.init_from).is_file():
+        raise FileNotFoundError(
+            f"--config: init_from is {training.init_from!r}, and there is no such file; train the stage before this one"
+        )
     output.mkdir(parents=True, exist_ok=True)
     pl.seed_everything(training.seed)
     model = instantiate_from_config(read_config(training.model_config)["model"])

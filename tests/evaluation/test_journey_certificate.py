@@ -26,9 +26,9 @@ def run(monkeypatch, capsys):
 
 def test_clips_are_read_as_rendered_and_after_an_autoencoder(run):
     """That of the embedded model has never seen a journey, so that words are read wrong."""
-    status, output, _ = run("--clips", "1", "--size", "64x96", *CONFIG, *CHECKPOINT)
+    status, output, errors = run("--clips", "1", "--size", "64x96", *CONFIG, *CHECKPOINT)
     assert status == 0
-    assert re.match(r"wrong in subject, .*: Words\(subject='person'.*\n  read as Reading\(subject=None", output)
+    assert re.search(r"wrong in subject, .*: Words\(subject='person'.*\n  read as Reading\(subject=None", errors)
     assert "| right, % | n | subject | color | second | facing | direction | pace | place | time | all |\n" in output
     assert f"| rendered | 1 {'| 100.0 ' * 9}|\n" in output
     assert re.search(r"\| through the autoencoder \| 1 \| 0\.0 .* \| 0\.0 \|\n", output)
@@ -45,8 +45,12 @@ def test_a_sheet_shows_24_scenes(run, tmp_path):
 @pytest.mark.parametrize(
     ("flags", "error"),
     [
-        (["--clips", "0"], "--clips 0: expected at least 1 clip"),
-        (["--size", "128"], "--size '128': expected HEIGHTxWIDTH in pixels"),
+        (["--clips", "0"], "--clips: '0' is not a whole number from 1"),
+        (["--threads", "two"], "--threads: 'two' is not a whole number from 1"),
+        (["--clps", "2"], "--clps 2; did you mean --clips?"),
+        (["--size", "128"], "--size '128': expected HEIGHTxWIDTH from 16 pixels"),
+        (["--size", "1x1"], "--size '1x1': expected HEIGHTxWIDTH from 16 pixels"),
+        (["--sheet", "/proc/sheet.png"], "--sheet '/proc': cannot be written"),
         (["--checkpoint", "nowhere.ckpt"], "--checkpoint 'nowhere.ckpt': there is no such file"),
         ([*CHECKPOINT, "--config", str(ROOT / "configs/ablations/fifo.yaml")], "there is no model.params.first_stage"),
         ([*CHECKPOINT, "--config", str(ROOT / "configs/train/tiny/model.yaml")], "does not fit --config"),

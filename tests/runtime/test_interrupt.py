@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from helpers import ROOT
 
-from lvdm.cli.command import says_errors
+from lvdm.cli.command import with_error_lines
 
 SCRIPTS = ["videocrafter_main.py", *sorted(str(path.relative_to(ROOT)) for path in ROOT.glob("scripts/*.py"))]
 
@@ -59,7 +59,7 @@ def test_the_helper_imports_nothing_that_takes_long():
 def test_ctrl_c_within_a_command_tidies_up(capsys):
     steps = []
 
-    @says_errors
+    @with_error_lines
     def main() -> int:
         try:
             signal.raise_signal(signal.SIGINT)
@@ -76,4 +76,4 @@ def test_ctrl_c_within_a_command_tidies_up(capsys):
 
 def test_a_command_may_run_in_another_thread():
     with ThreadPoolExecutor(1) as thread:
-        assert thread.submit(says_errors(lambda: 3)).result() == 3
+        assert thread.submit(with_error_lines(lambda: 3)).result() == 3

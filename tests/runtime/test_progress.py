@@ -4,6 +4,7 @@ import io
 import itertools
 import re
 import sys
+import time
 from contextlib import suppress
 
 import pytest
@@ -69,6 +70,18 @@ def test_what_is_over_in_seconds_is_not_worth_a_line(monkeypatch):
     for _ in progress_bar("abc", desc="passes"):
         pass
     assert log.getvalue() == ""
+
+
+def test_a_step_that_takes_long_is_shown_meanwhile(monkeypatch):
+    monkeypatch.setattr(sys, "stderr", log := io.StringIO())
+    monkeypatch.setattr("lvdm.runtime.progress.LINE_INTERVAL", 0.05)
+    with progress_bar(total=2, desc="passes"):
+        time.sleep(0.3)
+        meanwhile = log.getvalue().splitlines()
+    assert 2 <= len(meanwhile) <= 7
+    assert all(line.startswith("passes: 0% 0/2") for line in meanwhile)
+    time.sleep(0.12)
+    assert len(log.getvalue().splitlines()) == len(meanwhile) + 1
 
 
 def test_messages_are_lines_of_their_own(monkeypatch):

@@ -297,5 +297,7 @@ def test_blocks_follow_the_last_frames():
 def test_scales_of_the_signal_count_in_noisy_context():
     scales = torch.linspace(1, 0.7, 1000)
     schedule = NoiseSchedule.from_tables(ACP, fifo_spacing(8), eta=0, signal_scales=scales, context_level=500)
-    seen = schedule.seen(torch.ones(1, 1, 2, 1, 1), torch.tensor([[CLEAN, 3]]), torch.zeros(1, 1, 2, 1, 1))
-    assert seen.flatten().tolist() == pytest.approx([(ACP[500].sqrt() * scales[500]).item(), 1])
+    x, noise = torch.full((1, 1, 2, 1, 1), 3.0), torch.full((1, 1, 2, 1, 1), -7.0)
+    seen = schedule.with_context_noise(x, torch.tensor([[CLEAN, 3]]), noise)
+    noised = 3 * ACP[500].sqrt() * scales[500] - 7 * (1 - ACP[500]).sqrt()
+    assert seen.flatten().tolist() == pytest.approx([noised.item(), 3])
