@@ -36,7 +36,7 @@ _CAPTION = re.compile(
 class Scene:
     """The four words of a caption.
 
-    Attributes:
+    Args:
         color: a key of COLORS, of the shape.
         shape: one of SHAPES.
         motion: one of MOTIONS.

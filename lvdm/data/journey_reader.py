@@ -42,7 +42,7 @@ MAX_DISTANCE = 8.0  # root mean square distance to a place, in standard deviatio
 class Reading:
     """The words as the frames show them; None where there is no clear answer.
 
-    Attributes:
+    Args:
         subject, color, place, time: as in scene.Words.
         second: second colour of the subject, a key of SECOND_COLORS.
         facing: "left" or "right", read from the subject.

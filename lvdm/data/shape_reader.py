@@ -45,7 +45,7 @@ MIN_PULSE_FIT = 0.75  # share of the radius' variance that a sine explains; stea
 class Reading:
     """The words of a caption as the frames show them; None where there is no object or no clear answer.
 
-    Attributes:
+    Args:
         background, color, shape, motion: as in lvdm.data.captions.Scene.
     """
 
@@ -59,7 +59,7 @@ class Reading:
 class _Object:
     """An object in T frames.
 
-    Attributes:
+    Args:
         mask: (T, H, W) bool.
         area: (T,) pixels.
         x, y: (T,) centroid, in pixels.

@@ -38,7 +38,7 @@ HEIGHT, WIDTH = 64, 96
 class Pose:
     """The position of the shape in each of N frames; all fields are (N,).
 
-    Attributes:
+    Args:
         x, y: centre, in pixels of a picture of 64 rows.
         angle: radians, clockwise on the screen.
         size: relative to 1.

@@ -33,7 +33,7 @@ Points = Sequence[tuple[int, float]]  # pairs of the frame in a window's middle 
 class Window:
     """What WINDOW consecutive frames show.
 
-    Attributes:
+    Args:
         begin: number of the first frame.
         reading: the words.
         jerk: see `jerk`.
@@ -75,7 +75,7 @@ class Journey:
     Args:
         schedule: pairs of a frame and the words from that frame on, the first at frame 0.
 
-    Attributes:
+    Args:
         windows: the windows that were read.
         delays: for each word that was awaited and shown, the frames from its prompt to the middle of the first window
             that shows it, found to the frame.

@@ -75,8 +75,8 @@ def read_sealed(path: Path) -> bytes:
     """Return the content that `write_sealed` wrote.
 
     Raises:
-        DamagedFileError: The content is another one.
-        OSError: The file cannot be read.
+        DamagedFileError: the content is another one.
+        OSError: the file cannot be read.
     """
     with path.open("rb") as file:
         head = file.read(SEAL_LENGTH)
@@ -92,9 +92,9 @@ def set_aside(path: Path, error: Exception, *, with_it: Iterable[Path] = ()) -> 
     """Rename a damaged file, so that it is neither used nor lost, and print a warning.
 
     Args:
-        path: The damaged file.
-        error: What is wrong with it.
-        with_it: Files that are of no use without it; they are renamed, too.
+        path: the damaged file.
+        error: what is wrong with it.
+        with_it: files that are of no use without it; they are renamed, too.
     """
     names = []
     for file in (path, *with_it):

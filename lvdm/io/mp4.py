@@ -26,10 +26,10 @@ def encode(frames: Sequence[np.ndarray], *, first: int, fps: int, crf: int, comm
 
     Args:
         frames: (H, W, 3) uint8 each.
-        first: The number of the first frame. With 0 the bytes begin with the header of a file.
-        fps: Frames a second.
-        crf: Quality, from 0 (large) to 51 (small).
-        comment: Metadata of the file; must be the same for all of its fragments.
+        first: the number of the first frame. With 0 the bytes begin with the header of a file.
+        fps: frames a second.
+        crf: quality, from 0 (large) to 51 (small).
+        comment: metadata of the file; must be the same for all of its fragments.
 
     Raises:
         OSError: With the message of ffmpeg.

@@ -35,14 +35,14 @@ def read_prompts(path: Path, *, experiment: str | None = None, with_pictures: bo
     """Return the prompts of a file, in its order.
 
     Args:
-        path: Of the file.
-        experiment: The name that entries without one get. It must be known here, because an entry that names the same
+        path: of the file.
+        experiment: the name that entries without one get. It must be known here, because an entry that names the same
             experiment itself would otherwise share a folder with one that gets it from the command line.
-        with_pictures: Whether each entry names a picture. It is looked up beside the file, then in the working
+        with_pictures: whether each entry names a picture. It is looked up beside the file, then in the working
             directory, and opened to check it. Otherwise the `image` column is ignored.
 
     Raises:
-        FileNotFoundError, ValueError: The message is one line that names --prompt_file, the file, and the line in it.
+        FileNotFoundError, ValueError: the message is one line that names --prompt_file, the file, and the line in it.
     """
     lines = _read_text(path).split("\n")
     find = functools.cache(functools.partial(Picture.find, folder=path.parent)) if with_pictures else None

@@ -24,12 +24,12 @@ LARGEST = 2**63 - 1  # of the integers that torch, NumPy and JSON readers all ta
 class Prompt:
     """One video to make. None means that the command line decides.
 
-    Attributes:
-        text: The prompt; of a schedule, its canonical JSON.
-        line: The line of the file, or the number of the --prompt, counted from 1; for messages only.
-        repetition: How many earlier prompts have the same text, seed, experiment and picture.
-        scheduled: Of a schedule, pairs of a frame and the prompt from that frame on.
-        file: The prompt file; None for --prompt. For messages only.
+    Args:
+        text: the prompt; of a schedule, its canonical JSON.
+        line: the line of the file, or the number of the --prompt, counted from 1; for messages only.
+        repetition: how many earlier prompts have the same text, seed, experiment and picture.
+        scheduled: of a schedule, pairs of a frame and the prompt from that frame on.
+        file: the prompt file; None for --prompt. For messages only.
     """
 
     text: str
@@ -71,13 +71,13 @@ def prompts_from_words(
     """Return the prompts that --prompt TEXT and --image FILE, both repeatable, ask for.
 
     Args:
-        texts: Of each --prompt, in order; a schedule is allowed as in prompt files.
-        images: Of each --image, relative to the working directory: one for all prompts, or one for each, in order.
-        experiment: The name that all of them get.
-        with_pictures: Whether the mode begins a video from a picture, so that there must be images; else none may be.
+        texts: of each --prompt, in order; a schedule is allowed as in prompt files.
+        images: of each --image, relative to the working directory: one for all prompts, or one for each, in order.
+        experiment: the name that all of them get.
+        with_pictures: whether the mode begins a video from a picture, so that there must be images; else none may be.
 
     Raises:
-        ValueError: The message names --prompt or --image and the offending value.
+        ValueError: the message names --prompt or --image and the offending value.
     """
     if images and not with_pictures:
         raise ValueError(f"--image {str(images[0])!r}: only --mode i2v begins from a picture; leave --image out")
@@ -116,8 +116,8 @@ def safe_experiment(name: str, *, source: str = "--experiment") -> str:
     """Return `name` if it is safe as a file and folder name.
 
     Args:
-        name: The experiment's name.
-        source: The flag, or file and line, that an error names.
+        name: the experiment's name.
+        source: the flag, or file and line, that an error names.
     """
     if not re.fullmatch(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,79}", name):
         raise ValueError(
@@ -133,9 +133,9 @@ def parse_prompt(text: str, line: int, where: str) -> Prompt:
     """Return a text, or a schedule of texts, as a prompt.
 
     Args:
-        text: Stripped and not empty.
-        line: See Prompt.
-        where: The flag, or file and line, that an error names.
+        text: stripped and not empty.
+        line: see Prompt.
+        where: the flag, or file and line, that an error names.
     """
     if not text.startswith("{"):
         return Prompt(text, line)

@@ -129,8 +129,8 @@ def workers_of(device: torch.device, *, rows: int | None) -> Iterator[Workers]:
     calling thread one core. On any other device it is the device itself.
 
     Args:
-        device: Where the batches are.
-        rows: How many rows a part has at most; None for as many as fit.
+        device: where the batches are.
+        rows: how many rows a part has at most; None for as many as fit.
     """
     if device.type != "cpu":
         yield Workers(rows=rows, memory=CudaMemory(device) if device.type == "cuda" else None)

@@ -117,8 +117,8 @@ def ranks_of(device: torch.device, *, wanted: bool) -> Iterator[Ranks]:
     watches the next one; a machine that disappears from the network is noticed after that half hour.
 
     Args:
-        device: Where this rank computes.
-        wanted: Whether ranks share a video.
+        device: where this rank computes.
+        wanted: whether ranks share a video.
     """
     if not wanted or world_size() == 1:
         yield ALONE

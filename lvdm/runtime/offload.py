@@ -22,9 +22,9 @@ def offload_to_host(device: torch.device, networks: Iterable[nn.Module], *, stay
     exception, such as one for a lack of memory.
 
     Args:
-        device: Where the networks compute.
-        networks: Their weights are in host memory.
-        stay: Free a network's weights only when another one computes. A U-Net, whose forward is called many times in a
+        device: where the networks compute.
+        networks: their weights are in host memory.
+        stay: free a network's weights only when another one computes. A U-Net, whose forward is called many times in a
             row, is then moved once.
     """
     homes = {network: list(weights_of(network)) for network in networks}

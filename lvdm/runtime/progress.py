@@ -79,13 +79,13 @@ def progress_bar(
     Print messages in between with `print_above`.
 
     Args:
-        iterable: What to iterate over; None to `update` by hand.
-        desc: What is going on, in a word or two.
-        total: How many steps there are; None if that is unknown or known by the length of `iterable`.
-        unit: What a step is called, "frame" for example.
-        initial: How many steps were done before.
-        leave: Keep the bar in the terminal when it ends; in a log file also show its first state.
-        disabled: Show nothing, as on all ranks but the first.
+        iterable: what to iterate over; None to `update` by hand.
+        desc: what is going on, in a word or two.
+        total: how many steps there are; None if that is unknown or known by the length of `iterable`.
+        unit: what a step is called, "frame" for example.
+        initial: how many steps were done before.
+        leave: keep the bar in the terminal when it ends; in a log file also show its first state.
+        disabled: show nothing, as on all ranks but the first.
     """
     if total is None and hasattr(iterable, "__len__"):
         total = len(iterable)

@@ -16,8 +16,8 @@ class Stopped(KeyboardInterrupt):
     """A run was ended by a signal. Like KeyboardInterrupt it is no Exception, so `except Exception` lets it pass.
 
     Args:
-        number: The signal's.
-        advice: What the user can do next; it ends the message.
+        number: the signal's.
+        advice: what the user can do next; it ends the message.
     """
 
     def __init__(self, number: int, *, advice: str = "") -> None:
@@ -55,8 +55,8 @@ def stop_on_signals(ranks: Ranks, *, advice: str = "") -> Iterator[Stop]:
     """Yield a Stop that receives SIGINT and SIGTERM within this block. Only the main thread can enter it.
 
     Args:
-        ranks: Of which a signal to any stops all.
-        advice: What the user can do after a stop, for the message.
+        ranks: of which a signal to any stops all.
+        advice: what the user can do after a stop, for the message.
     """
     stop = Stop(ranks, advice=advice)
     before = {number: signal.signal(number, stop._receive) for number in SIGNALS}

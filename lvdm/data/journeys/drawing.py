@@ -17,7 +17,7 @@ Color = tuple[float, float, float]  # RGB, 0-255
 class Part:
     """A polygon with round corners: a disc if it has one point, a rounded line if it has two.
 
-    Attributes:
+    Args:
         points: corners (N, 2), in units.
         radius: by how much the polygon is widened on all sides, in units.
         color: RGB, 0-255, in daylight.
@@ -53,7 +53,7 @@ def shaded(color: Color, share: float) -> Color:
 class Placement:
     """The map from local coordinates in units to pixels: turn, scale, mirror left and right, then move.
 
-    Attributes:
+    Args:
         x, y: the pixel of the local origin.
         scale: pixels per unit.
         mirrored: whether left and right are exchanged.

@@ -12,7 +12,7 @@ from lvdm.data.journeys.drawing import Color
 class Layer:
     """An endless row of things of one kind. Number i stands near i times `spacing`; a hash of i decides its details.
 
-    Attributes:
+    Args:
         kind: a key of scenery.KINDS.
         depth: how far the layer scrolls when the ground scrolls by 1; smaller is farther away.
         spacing: distance between things, in units.
@@ -37,7 +37,7 @@ class Layer:
 class Ridge:
     """A line of hills, filled down to the horizon.
 
-    Attributes:
+    Args:
         color: RGB, 0-255, in daylight.
         depth: how far the hills scroll when the ground scrolls by 1.
         base: where the valleys lie, in units from the top.
@@ -56,7 +56,7 @@ class Ridge:
 class Place:
     """The picture of a place.
 
-    Attributes:
+    Args:
         horizon: where the sky ends, in units from the top.
         subject: where subjects touch ground or water, or the aeroplane's middle, in units from the top.
         bands: (top, colour) of the strips of the ground, downwards.
@@ -151,7 +151,7 @@ PLACE = {
 class Light:
     """The light at a time of day.
 
-    Attributes:
+    Args:
         sky: colours of the sky, from the top to the horizon.
         scenery: factors of red, green and blue by which the colours of scenery and ground are multiplied.
         subject: the same factors for the subject.

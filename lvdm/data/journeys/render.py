@@ -21,7 +21,7 @@ REACH = 64  # units; things whose foot is farther outside the picture do not sho
 class Rendered:
     """T rendered frames and their ground truth.
 
-    Attributes:
+    Args:
         frames: (T, H, W, 3) uint8, RGB.
         mask: (T, H, W, 3) uint8: the share of each pixel, from 0 to 255, that is covered by the subject, by its main
             colour and by its second colour.
@@ -169,7 +169,7 @@ def _paste(canvas: np.ndarray, layer: Layer, variant: int, time: str, x: float, 
 class _Sprite:
     """The picture of a thing.
 
-    Attributes:
+    Args:
         color: (h, w, 3), 0-255, multiplied by the cover.
         clear: (h, w, 1), 1 - cover.
         left, top: position of the upper left corner relative to the thing's foot, in pixels.

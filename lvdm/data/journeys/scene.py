@@ -37,7 +37,7 @@ CHANGE_FRAMES = 16  # duration of a change of place or time
 class Words:
     """The words of a caption; None for a word that the caption leaves out.
 
-    Attributes:
+    Args:
         subject: one of SUBJECTS.
         color: a key of COLORS, the subject's main colour.
         direction: one of DIRECTIONS, in which the subject faces and travels.
@@ -68,7 +68,7 @@ class Words:
 class Look:
     """The appearance that no caption mentions, so that a model can keep it only by looking at other frames.
 
-    Attributes:
+    Args:
         second: a key of SECOND_COLORS: the colour of the roof (car), stripe (bus), rear sail (sailing boat), tail
             (aeroplane) or trousers (person).
         skin: an index of SKINS; for cars and buses, it decides the colour of the hubs.
@@ -88,7 +88,7 @@ class Look:
 class Change:
     """A change of place or time of day, which takes CHANGE_FRAMES frames.
 
-    Attributes:
+    Args:
         begin: the frame at which the change starts.
         place: the new place; None keeps the old one.
         time: the new time of day; None keeps the old one.

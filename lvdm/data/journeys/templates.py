@@ -45,7 +45,7 @@ class SubjectTemplates:
 
     Around the subject, `main` and `second` are -CONTRAST, so that a picture of one colour all over shows no subject.
 
-    Attributes:
+    Args:
         names: pairs of subject and facing.
         owner: (K,) index into `names` of each pose.
         main: (K, P) float32, 1 where a pixel has the main colour, else 0, or -CONTRAST close around that region.
@@ -108,7 +108,7 @@ def _dilated(mask: np.ndarray, pixels: int) -> np.ndarray:
 class PlaceTemplates:
     """The distribution of `place_features` in each place at each time of day.
 
-    Attributes:
+    Args:
         names: J pairs of place and time.
         mean: (J, F) mean features of each.
         precision: (F, F) inverse covariance of the features, the same for all.

@@ -64,15 +64,15 @@ def open_files(
     files of an earlier run that this one was not asked for are removed.
 
     Args:
-        folder: Where the files are.
-        name: What they are called.
+        folder: where the files are.
+        name: what they are called.
         formats: "gif" for `name`.gif, "mp4" for `name`.mp4.
-        fps, comment: Frames per second, and metadata, of the GIF and the MP4.
-        crf: Quality of the MP4, from 0 (large) to 51 (small).
-        save_frames: Write every frame to fifo/, too.
-        queue_slots: How many slots the queue has, if they are to be written to queue/.
+        fps, comment: frames per second, and metadata, of the GIF and the MP4.
+        crf: quality of the MP4, from 0 (large) to 51 (small).
+        save_frames: write every frame to fifo/, too.
+        queue_slots: how many slots the queue has, if they are to be written to queue/.
         picture: (H, W, 3) uint8, the first tile of the contact sheet.
-        resume_from: What `sync` returned, to resume there; what was written after it is cut off. None to begin anew.
+        resume_from: what `sync` returned, to resume there; what was written after it is cut off. None to begin anew.
     """
     states = resume_from or {}
     with ExitStack() as stack:

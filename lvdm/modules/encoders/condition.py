@@ -29,7 +29,7 @@ class FrozenOpenCLIPEmbedder(nn.Module):
 
     Args:
         layer: "last" or "penultimate".
-        version, device, freeze: Accepted because official YAML files contain them, but without effect. Weights come
+        version, device, freeze: accepted because official YAML files contain them, but without effect. Weights come
             from the checkpoint, the caller chooses the device, and the training decides what is frozen.
     """
 
@@ -77,8 +77,8 @@ class FrozenOpenCLIPImageEmbedderV2(nn.Module):
     The text tower's parameters outside its transformer remain, unused, because checkpoints contain them.
 
     Args:
-        antialias: Must be true: pictures are blurred before they are made smaller.
-        version, device, freeze, layer: Accepted because official YAML files contain them, but without effect. Weights
+        antialias: must be true: pictures are blurred before they are made smaller.
+        version, device, freeze, layer: accepted because official YAML files contain them, but without effect. Weights
             come from the checkpoint, and the caller chooses the device.
     """
 
