@@ -146,6 +146,21 @@ class NoiseSchedule:
             x0 = (x - (1 - alpha).sqrt() * eps) / alpha.sqrt()
         return x0 / scale, eps
 
+    def x0_and_eps_between(self, x: Tensor, level: Tensor, x_next: Tensor, next_level: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the clean latents and the noise with which a step of DDIM leads from x to `x_next`, all like x.
+
+        These are the targets of progressive distillation (Salimans and Ho 2022, arXiv 2202.00512, appendix G).
+
+        level, next_level: (B, T), of x and `x_next`; next_level is lower, and may be CLEAN.
+        """
+        (signal, noise), (signal_next, noise_next) = (
+            (alpha.sqrt() * scale, (1 - alpha).sqrt())
+            for alpha, scale in (self._signal(level, x.device), self._signal(next_level, x.device))
+        )
+        determinant = signal_next * noise - signal * noise_next
+        x0 = (noise * x_next - noise_next * x) / determinant
+        return x0, (signal_next * x - signal * x_next) / determinant
+
     def step(
         self, x: Tensor, output: Tensor, level: Tensor, next_level: Tensor, noise: Tensor | None
     ) -> tuple[Tensor, Tensor]:

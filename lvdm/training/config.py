@@ -11,9 +11,15 @@ from lvdm.training.autoencoder import ReconstructionLoss
 from lvdm.training.diffusion import Objective
 from lvdm.training.levels import LevelShares
 from lvdm.training.optimization import Optimization
+from lvdm.training.queue_distillation import QueueObjective
 from lvdm.training.trainable import Trainable, check_trainable
 
-STAGES = ("autoencoder", "diffusion", "distillation")
+BATCHES = {  # what each stage trains on
+    "autoencoder": ("frames",),
+    "diffusion": ("clips", "frames"),
+    "distillation": ("frames",),
+    "queue_distillation": ("clips",),
+}
 DATA_KINDS = ("shapes", "journeys", "videos")
 
 
@@ -38,15 +44,17 @@ class Training:
 
     Args:
         model_config: the inference YAML of the model to train.
-        stage: what is trained: "autoencoder", "diffusion", or "distillation" (the image encoder).
+        stage: what is trained: "autoencoder", "diffusion", "distillation" (the image encoder), or "queue_distillation"
+            (a student of few noise levels without guidance).
         output: the folder of the run. It gets model.ckpt, the averaged weights in half precision, and last.ckpt, from
             which a stopped run continues.
         data: {"kind": "shapes", "journeys" or "videos", ...}, with the fields of that data set.
         init_from: a checkpoint to start from; None for random weights.
-        clips, frames: the sizes of the batch of clips and the batch of frames in one step. Either may be 0. Only
-            diffusion trains on clips.
+        clips, frames: the sizes of the batch of clips and the batch of frames in one step; BATCHES says which of them a
+            stage trains on, and one may be 0.
         trainable: which weights learn: "all", "temporal" (the temporal layers alone), or a list of patterns of their
             names. Other stages than diffusion have a choice of their own.
+        queue: what queue_distillation teaches.
         window: frames of the stretches of clips that the U-Net is trained on; None for whole clips.
         ema_decay: decay of the moving average of the weights, per step.
         save_every, sample_every: steps between two checkpoints, and between two sample sheets.
@@ -64,6 +72,7 @@ class Training:
     frames: int = 0
     reconstruction: ReconstructionLoss = field(default_factory=ReconstructionLoss)
     objective: Objective = field(default_factory=Objective)
+    queue: QueueObjective = field(default_factory=QueueObjective)
     hardware: Hardware = field(default_factory=Hardware)
     trainable: Trainable = "all"
     window: int | None = None
@@ -74,14 +83,15 @@ class Training:
     sample_captions: list[str] = field(default_factory=list)
 
     def __post_init__(self):
-        if self.stage not in STAGES:
-            raise ValueError(f"stage is {self.stage!r}, allowed are {', '.join(STAGES)}")
+        if self.stage not in BATCHES:
+            raise ValueError(f"stage is {self.stage!r}, allowed are {', '.join(BATCHES)}")
         kind = self.data.get("kind") if isinstance(self.data, dict) else None
         if kind not in DATA_KINDS:
             raise ValueError(f"data.kind is {kind!r}, allowed are {', '.join(DATA_KINDS)}")
-        if self.frames <= 0 and (self.clips <= 0 or self.stage != "diffusion"):
-            allowed = "clips or frames" if self.stage == "diffusion" else "frames"
-            raise ValueError(f"clips is {self.clips} and frames is {self.frames}: {allowed} must be at least 1")
+        batches = BATCHES[self.stage]
+        if not any(getattr(self, name) > 0 for name in batches):
+            needed = " or ".join(batches)
+            raise ValueError(f"clips is {self.clips} and frames is {self.frames}: {needed} must be at least 1")
         check_trainable(self.trainable)
         if self.trainable != "all" and self.stage != "diffusion":
             raise ValueError(f"trainable is {self.trainable!r}, but stage {self.stage!r} has a choice of its own")
@@ -95,6 +105,7 @@ class Training:
             "optimization": Optimization,
             "reconstruction": ReconstructionLoss,
             "objective": Objective,
+            "queue": QueueObjective,
             "hardware": Hardware,
         }
         values = dict(read_config(path))

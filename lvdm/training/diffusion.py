@@ -77,7 +77,14 @@ class DiffusionTraining(LightningModule):
         noise = torch.randn_like(x0)
         x = self.schedule.q_sample(x0, timesteps, noise)
         target = self.schedule.target(x0, timesteps, noise)
-        context = self.context(batch, levels.own_picture.to(self.device))
+        objective = self.objective
+        context = context_of(
+            self.model,
+            batch,
+            levels.own_picture,
+            caption_dropout=objective.caption_dropout,
+            picture_dropout=objective.picture_dropout,
+        )
         output = self.model.unet(x, timesteps.to(self.device), context, batch["fps"]).float()
         error = (output - target).square()
         if "mask" in batch:
@@ -86,28 +93,6 @@ class DiffusionTraining(LightningModule):
                 weight = weight * self.objective.even_contrast / contrast(batch["latents"], batch["mask"])
             error = error * (1 + weight * batch["mask"])
         return error.mean((1, 3, 4))[levels.noisy.to(self.device)].mean()
-
-    def context(self, batch: dict, own_picture: Tensor) -> Tensor:
-        """Return the context (B, T or 1, L, D) of captions and pictures, some of them left out for guidance.
-
-        It is one for the whole clip unless the caption changes in a clip of the batch.
-        A clip has several pictures to begin from. Where `own_picture` (B,) is set, it gets the first, which is its own
-        first frame. The others get the last, an earlier frame.
-        """
-        kept = (torch.rand(len(batch["caption"])) >= self.objective.caption_dropout).tolist()
-
-        def of_captions(captions: list[str]) -> Tensor:
-            return self.model.encode_text([text if keep else "" for text, keep in zip(captions, kept, strict=True)])
-
-        context, changed = of_captions(batch["caption"]), batch["changed"]
-        if not changed.all():
-            context = torch.where(changed[:, :, None, None], context, of_captions(batch["caption_before"]))
-        if not self.model.takes_pictures:
-            return context
-        pictures = torch.where(own_picture[:, None, None, None], batch["pictures"][:, 0], batch["pictures"][:, -1])
-        shown = torch.rand(len(pictures), 1, 1, 1, device=self.device) >= self.objective.picture_dropout
-        tokens = self.model.encode_pictures(pictures * shown)
-        return torch.cat([context, tokens.expand(-1, context.shape[1], -1, -1)], dim=2)
 
     @torch.no_grad()
     def sample_sheet(
@@ -141,6 +126,32 @@ class DiffusionTraining(LightningModule):
         """Return the optimizer of the weights that are trained and its schedule, for Lightning."""
         trained = [weight for weight in self.parameters() if weight.requires_grad]
         return warmup_cosine(trained, self.optimization)
+
+
+def context_of(
+    model: LatentDiffusion, batch: dict, own_picture: Tensor, *, caption_dropout: float, picture_dropout: float
+) -> Tensor:
+    """Return the context (B, T or 1, L, D) of captions and pictures, some of them left out for guidance.
+
+    It is one for the whole clip unless the caption changes in a clip of the batch.
+    A clip has several pictures to begin from. Where `own_picture` (B,) is set, it gets the first, which is its own
+    first frame. The others get the last, an earlier frame.
+    """
+    kept = (torch.rand(len(batch["caption"])) >= caption_dropout).tolist()
+
+    def of_captions(captions: list[str]) -> Tensor:
+        return model.encode_text([text if keep else "" for text, keep in zip(captions, kept, strict=True)])
+
+    context, changed = of_captions(batch["caption"]), batch["changed"]
+    if not changed.all():
+        context = torch.where(changed[:, :, None, None], context, of_captions(batch["caption_before"]))
+    if not model.takes_pictures:
+        return context
+    own_picture = own_picture.to(context.device)[:, None, None, None]
+    pictures = torch.where(own_picture, batch["pictures"][:, 0], batch["pictures"][:, -1])
+    shown = torch.rand(len(pictures), 1, 1, 1, device=context.device) >= picture_dropout
+    tokens = model.encode_pictures(pictures * shown)
+    return torch.cat([context, tokens.expand(-1, context.shape[1], -1, -1)], dim=2)
 
 
 def contrast(latents: Tensor, mask: Tensor) -> Tensor:

@@ -27,6 +27,7 @@ from lvdm.training.distillation import DistillationTraining
 from lvdm.training.encoding import encode_clips
 from lvdm.training.growth import grown_weights
 from lvdm.training.latents import LatentClips, latent_deviation
+from lvdm.training.queue_distillation import QueueDistillationTraining
 from lvdm.training.trainable import freeze_all_but
 
 ENCODING = 2  # the number of the format of encoded clips; files of another one are not read
@@ -155,7 +156,33 @@ def set_up_distillation(model: LatentDiffusion, data: Dataset, training: Trainin
     return module, batches_of(data, training.frames, training), None
 
 
-SETUPS = {"autoencoder": set_up_autoencoder, "diffusion": set_up_diffusion, "distillation": set_up_distillation}
+def set_up_queue_distillation(model: LatentDiffusion, data: Dataset, training: Training) -> Setup:
+    """Return the module, its batches and its sample sheet for a student of few noise levels."""
+    encoded, window = encoded_data(model, data, training), training.queue.window
+    if encoded.length != window:
+        raise ValueError(
+            f"--config: window is {encoded.length}, expected {window}, as queue has {len(training.queue.timesteps)} "
+            f"timesteps with {training.queue.width} frames each"
+        )
+    module = QueueDistillationTraining(model, optimization=training.optimization, objective=training.queue)
+    channels, _, height, width = encoded.latents.shape[1:]
+    shown = [encoded[index] for index in range(min(6, len(encoded)))]
+    captions = [item["caption"] for item in shown]
+    pictures = torch.stack([item["pictures"][0] for item in shown]) if model.takes_pictures else None
+    shape = (channels, window, height, width)
+    return (
+        module,
+        batches_of(encoded, training.clips, training),
+        lambda module: module.sample_sheet(captions, shape, pictures=pictures),
+    )
+
+
+SETUPS = {
+    "autoencoder": set_up_autoencoder,
+    "diffusion": set_up_diffusion,
+    "distillation": set_up_distillation,
+    "queue_distillation": set_up_queue_distillation,
+}
 
 
 def encoded_data(model: LatentDiffusion, data: Dataset, training: Training) -> LatentClips:

@@ -55,6 +55,12 @@ def write_configs(folder: Path) -> Path:
             "objective": {"object_weight": 4.0, "even_contrast": 20.0},
             "model_config": str(folder / "visual.yaml"),
         },
+        "turbo": {
+            "stage": "queue_distillation",
+            "clips": 2,
+            "queue": {"timesteps": [999, 400], "width": 2, "substeps": 2},
+            "model_config": str(folder / "visual.yaml"),
+        },
     }
     previous = None
     for name, stage in stages.items():
@@ -169,7 +175,7 @@ def test_frozen_weights_get_no_gradient_and_unmatched_patterns_are_named():
         freeze_all_but(model.first_stage_model.requires_grad_(True), "temporal")
 
 
-def test_an_image_to_video_model_starts_from_a_text_to_video_model(tmp_path, train):
+def test_a_model_for_pictures_starts_from_one_for_text_and_a_student_from_that(tmp_path, train):
     write_configs(tmp_path)
     text_model = instantiate_from_config(read_config(tmp_path / "model.yaml")["model"])
     save_half(text_model, tmp_path / "clips" / "model.ckpt")
@@ -186,6 +192,11 @@ def test_an_image_to_video_model_starts_from_a_text_to_video_model(tmp_path, tra
     shared = [name for name in before if name.startswith(("first_stage_model.", "alphas"))]
     assert all(torch.equal(before[name], after[name]) for name in shared)
     assert not all(torch.equal(seeing[name], after[name]) for name in new)
+    train(tmp_path / "turbo.yaml")
+    student = read_state_dict(tmp_path / "turbo" / "model.ckpt")
+    assert set(student) == set(after)
+    assert {name.split(".")[0] for name in student if not torch.equal(student[name], after[name])} == {"model"}
+    assert iio.imread(tmp_path / "turbo" / "samples" / "000003.png").shape[1] == (2 + 12) * 48  # base clip and queue
     other = {name: value for name, value in after.items() if not name.startswith("cond_stage_model.")}
     torch.save(other, tmp_path / "other.ckpt")
     model = instantiate_from_config(read_config(tmp_path / "visual.yaml")["model"])
