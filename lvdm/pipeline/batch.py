@@ -17,7 +17,7 @@ from lvdm.runtime.signals import Stop
 
 @dataclass(frozen=True)
 class Summary:
-    """Count the videos that were made and that were there already, and say which failed, and why."""
+    """Hold how many videos were made, how many were there already, and which failed, and why."""
 
     done: int
     skipped: int

@@ -227,7 +227,7 @@ class Options(Derived):
         None,
         Setting(
             "windows in one forward; another number rounds otherwise", COMPUTE, NOTHING, check=Range(1),
-            default_help="as many as fit into memory; on a CPU 2",
+            default_help="as many as fit into memory; on a CPU at most 2",
         ),
     )  # fmt: skip
     compile: bool = declare(

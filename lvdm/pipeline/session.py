@@ -64,7 +64,7 @@ class Session:
 def working_on(run: Run, video: Video) -> Iterator[Session]:
     """Hold the folder of `video` within this context, and find out how far an earlier run came.
 
-    What is left of a video that has no state and is not complete is removed, as it cannot be resumed.
+    Without a state, record and frames of a video that is not complete are removed, as it cannot be resumed.
 
     Raises:
         ValueError: another process holds the folder, or the video was begun with other settings.

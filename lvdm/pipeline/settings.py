@@ -21,7 +21,7 @@ class Affects(Flag):
     """Say what a setting changes.
 
     A run goes on only with the same values of what affects pixels or files. A base clip is used again only with the
-    same values of what affects the base clip. What affects nothing may change between a run and its continuation.
+    same values of what affects the base clip. What affects nothing is not compared when a run goes on.
     """
 
     NOTHING = 0

@@ -56,7 +56,8 @@ def take_step(
     """Return the queue after one step of its plan.
 
     All windows are read from the queue as it was before the step. The originals write them one after the other from the
-    tail to the head, where no window reads what another has written: the result is the same, and this is one batch.
+    tail to the head, where no window reads what another has written: the result is the same, and this is one batch
+    (which `Workers` may compute in parts).
 
     drawn: Gaussians (1, C, S - front, h, w) that the step adds to active slots, as of `step_noise`.
     """
