@@ -32,14 +32,23 @@ DATA = Path(__file__).parent / "data"
 RED, BLUE = "a red circle moving right on a black background", "a blue star pulsing on a pink background"
 
 
-def golden(name: str) -> dict[str, Tensor]:
+def golden(name: str, folder: str = "golden") -> dict[str, Tensor]:
     """Return a file of reference vectors as tensors; scalars are tensors without axes, texts stay NumPy arrays."""
-    with np.load(DATA / "golden" / name) as file:
+    with np.load(DATA / folder / name) as file:
         return {key: torch.from_numpy(value) if value.dtype.kind != "U" else value for key, value in file.items()}
 
 
-def golden_json(name: str) -> dict:
-    return json.loads((DATA / "golden" / name).read_text())
+def golden_json(name: str, folder: str = "golden") -> dict:
+    return json.loads((DATA / folder / name).read_text())
+
+
+def family(name: str) -> dict[str, Tensor]:
+    """Return a file of reference vectors of T2V-Turbo or DynamiCrafter, as `golden` does."""
+    return golden(name, "golden_family")
+
+
+def family_json(name: str) -> dict:
+    return golden_json(name, "golden_family")
 
 
 def with_golden_weights(module: nn.Module, prefix: str) -> nn.Module:

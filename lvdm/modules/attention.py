@@ -50,8 +50,9 @@ class CrossAttention(nn.Module):
     """Let tokens x (N, L, C) attend to a context (N, M, D), or to themselves, with several heads.
 
     With `image_attention`, the image tokens of the context (those after the 77 text tokens) have their own keys and
-    values; the result is the sum of the attention to text and to image tokens. `query_tap`, if set, gets the queries
-    (N, L, heads D_head) and returns those to use instead: see lvdm/sampling/taps/query_reuse.py.
+    values; the result is the sum of the attention to text and to image tokens. With `learnable_image_scale` the image's
+    part counts 1 + tanh(alpha) times. `query_tap`, if set, gets the queries (N, L, heads D_head) and returns those to
+    use instead: see lvdm/sampling/taps/query_reuse.py.
     """
 
     def __init__(
@@ -63,6 +64,7 @@ class CrossAttention(nn.Module):
         dim_head: int = 64,
         dropout: float = 0.0,
         image_attention: bool = False,
+        learnable_image_scale: bool = False,
         relative_positions: int | None = None,
     ):
         super().__init__()
@@ -81,6 +83,7 @@ class CrossAttention(nn.Module):
         if image_attention:
             self.to_k_ip = nn.Linear(context_dim, inner_dim, bias=False)
             self.to_v_ip = nn.Linear(context_dim, inner_dim, bias=False)
+        self.alpha = nn.Parameter(torch.zeros(())) if learnable_image_scale else None
         self.query_tap: Callable[[Tensor], Tensor] | None = None
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
@@ -95,7 +98,8 @@ class CrossAttention(nn.Module):
         out = self.attend_relative(q, k, v) if self.relative else attend(q, k, v)
         if self.image_attention and context.shape[1] > TEXT_TOKENS:
             image = context[:, TEXT_TOKENS:]
-            out = out + attend(q, self.split_heads(self.to_k_ip(image)), self.split_heads(self.to_v_ip(image)))
+            part = attend(q, self.split_heads(self.to_k_ip(image)), self.split_heads(self.to_v_ip(image)))
+            out = out + (part if self.alpha is None else part * (1 + self.alpha.tanh()))
         return self.to_out(rearrange(out, "n heads l d -> n l (heads d)"))
 
     def split_heads(self, tokens: Tensor) -> Tensor:
@@ -130,13 +134,20 @@ class BasicTransformerBlock(nn.Module):
         context_dim: int | None = None,
         dropout: float = 0.0,
         image_attention: bool = False,
+        learnable_image_scale: bool = False,
         relative_positions: int | None = None,
     ):
         super().__init__()
         shared = {"heads": heads, "dim_head": dim_head, "dropout": dropout, "relative_positions": relative_positions}
         self.attn1 = CrossAttention(dim, **shared)
         self.ff = FeedForward(dim, dropout=dropout)
-        self.attn2 = CrossAttention(dim, context_dim=context_dim, image_attention=image_attention, **shared)
+        self.attn2 = CrossAttention(
+            dim,
+            context_dim=context_dim,
+            image_attention=image_attention,
+            learnable_image_scale=learnable_image_scale,
+            **shared,
+        )
         self.norm1 = nn.LayerNorm(dim)
         self.norm2 = nn.LayerNorm(dim)
         self.norm3 = nn.LayerNorm(dim)
@@ -205,6 +216,7 @@ class SpatialTransformer(Transformer):
         dropout: float,
         use_linear: bool,
         image_attention: bool,
+        learnable_image_scale: bool,
         norm_num_groups: int,
     ):
         inner_dim = heads * dim_head
@@ -216,6 +228,7 @@ class SpatialTransformer(Transformer):
                 context_dim=context_dim,
                 dropout=dropout,
                 image_attention=image_attention,
+                learnable_image_scale=learnable_image_scale,
             )
             for _ in range(depth)
         )

@@ -15,7 +15,8 @@ from lvdm.diffusion.noise import KeyedNoise
 from lvdm.diffusion.schedule import TRAIN_STEPS, NoiseSchedule, fifo_spacing
 from lvdm.models.ddpm3d import LatentDiffusion
 from lvdm.modules.attention import TemporalTransformer
-from lvdm.modules.networks.openaimodel3d import ResBlock, UNetModel
+from lvdm.modules.networks.blocks import ResBlock
+from lvdm.modules.networks.openaimodel3d import UNetModel
 from lvdm.sampling.sampler import sample_clip
 from lvdm.training.levels import ClipLevels, LevelShares, clip_levels
 from lvdm.training.optimization import Optimization, warmup_cosine

@@ -6,7 +6,7 @@ from fnmatch import fnmatchcase
 from torch import nn
 
 from lvdm.modules.attention import TemporalTransformer
-from lvdm.modules.networks.openaimodel3d import TemporalConvBlock
+from lvdm.modules.networks.blocks import TemporalConvBlock
 
 Trainable = str | Sequence[str]
 

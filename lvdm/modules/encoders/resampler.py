@@ -32,7 +32,11 @@ class PerceiverAttention(nn.Module):
 
 
 class Resampler(nn.Module):
-    """Map image tokens (N, L, embedding_dim) to (N, num_queries, output_dim). The defaults are VideoCrafter1's."""
+    """Map image tokens (N, L, embedding_dim) to `groups` groups of tokens. The defaults are VideoCrafter1's.
+
+    A group has `num_queries` tokens. VideoCrafter1 has one for all frames, DynamiCrafter (`video_length`, the name in
+    its YAML files) one for each position in the window.
+    """
 
     def __init__(
         self,
@@ -45,9 +49,11 @@ class Resampler(nn.Module):
         embedding_dim: int = 1280,
         output_dim: int = 1024,
         ff_mult: int = 4,
+        video_length: int | None = None,
     ):
         super().__init__()
-        self.latents = nn.Parameter(torch.randn(1, num_queries, dim) / dim**0.5)
+        self.groups = video_length or 1
+        self.latents = nn.Parameter(torch.randn(1, self.groups * num_queries, dim) / dim**0.5)
         self.proj_in = nn.Linear(embedding_dim, dim)
         self.proj_out = nn.Linear(dim, output_dim)
         self.norm_out = nn.LayerNorm(output_dim)
@@ -57,7 +63,7 @@ class Resampler(nn.Module):
         )
 
     def forward(self, tokens: Tensor) -> Tensor:
-        """Return (N, num_queries, output_dim) for image tokens (N, L, embedding_dim)."""
+        """Return (N, Q, output_dim) for image tokens (N, L, embedding_dim), Q = groups num_queries, group by group."""
         tokens = self.proj_in(tokens)  # (N, L, D)
         queries = self.latents.expand(len(tokens), -1, -1)  # (N, Q, D)
         for attention, ff in self.layers:

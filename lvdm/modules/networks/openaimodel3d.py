@@ -7,110 +7,19 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from lvdm.modules.attention import SpatialTransformer, TemporalTransformer
-from lvdm.modules.layers import GroupNorm, TemporalConv, Upsample, sinusoid, zero_module
-
-
-class TemporalConvBlock(nn.Module):
-    """Apply four temporal convolutions to the whole clip, with one residual around them."""
-
-    def __init__(self, channels: int, *, dropout: float, norm_num_groups: int):
-        super().__init__()
-
-        def norm() -> GroupNorm:
-            return GroupNorm(norm_num_groups, channels)
-
-        self.conv1 = nn.Sequential(norm(), nn.SiLU(), TemporalConv(channels))
-        self.conv2 = nn.Sequential(norm(), nn.SiLU(), nn.Dropout(dropout), TemporalConv(channels))
-        self.conv3 = nn.Sequential(norm(), nn.SiLU(), nn.Dropout(dropout), TemporalConv(channels))
-        self.conv4 = nn.Sequential(norm(), nn.SiLU(), nn.Dropout(dropout), zero_module(TemporalConv(channels)))
-
-    def forward(self, x: Tensor, frames: int) -> Tensor:
-        """Return x (B T, C, H, W) plus the residual; a clip has T = `frames` frames."""
-        height, width = x.shape[2:]
-        h = rearrange(x, "(b t) c h w -> b c t (h w)", t=frames)  # (B, C, T, H W)
-        h = self.conv4(self.conv3(self.conv2(self.conv1(h))))
-        return x + rearrange(h, "b c t (h w) -> (b t) c h w", h=height, w=width)
-
-
-class ResBlock(nn.Module):
-    """Apply a residual block with the frames' embeddings to x (B T, C, H, W), then the temporal convolutions.
-
-    The embeddings (B', T, E) may belong to fewer clips; then x consists of B / B' copies of these.
-    """
-
-    def __init__(
-        self,
-        channels: int,
-        emb_channels: int,
-        out_channels: int,
-        *,
-        dropout: float,
-        norm_num_groups: int,
-        temporal_conv: bool,
-    ):
-        super().__init__()
-        self.in_layers = nn.Sequential(
-            GroupNorm(norm_num_groups, channels), nn.SiLU(), nn.Conv2d(channels, out_channels, 3, padding=1)
-        )
-        self.emb_layers = nn.Sequential(nn.SiLU(), nn.Linear(emb_channels, out_channels))
-        self.out_layers = nn.Sequential(
-            GroupNorm(norm_num_groups, out_channels),
-            nn.SiLU(),
-            nn.Dropout(dropout),
-            zero_module(nn.Conv2d(out_channels, out_channels, 3, padding=1)),
-        )
-        same = channels == out_channels
-        self.skip_connection = nn.Identity() if same else nn.Conv2d(channels, out_channels, 1)
-        self.temopral_conv = (
-            TemporalConvBlock(out_channels, dropout=dropout, norm_num_groups=norm_num_groups) if temporal_conv else None
-        )
-
-    def forward(self, x: Tensor, emb: Tensor) -> Tensor:
-        """Return (B T, out_channels, H, W) for x (B T, channels, H, W) and the embeddings emb (B', T, E)."""
-        h = self.in_layers(x)
-        h = h + copied(self.emb_layers(emb.flatten(0, 1)), rows=len(h))[:, :, None, None]
-        h = self.skip_connection(x) + self.out_layers(h)
-        return h if self.temopral_conv is None else self.temopral_conv(h, emb.shape[1])
-
-
-class Downsample(nn.Module):
-    """Halve height and width."""
-
-    def __init__(self, channels: int):
-        super().__init__()
-        self.op = nn.Conv2d(channels, channels, 3, stride=2, padding=1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Return (N, C, H/2, W/2) for x (N, C, H, W)."""
-        return self.op(x)
-
-
-class TimestepEmbedSequential(nn.Sequential):
-    """Apply layers one after another, and pass each what it takes: embeddings, context or the number of frames.
-
-    The first layer that takes contexts copies the clips once for each of their contexts.
-    """
-
-    def forward(self, x: Tensor, emb: Tensor, context: Tensor) -> Tensor:
-        """Return features (B T, C', H', W') for x (B T, C, H, W), emb (B', T, E) and context (B, T or 1, M, D)."""
-        frames = emb.shape[1]
-        for layer in self:
-            if isinstance(layer, ResBlock):
-                x = layer(x, emb)
-            elif isinstance(layer, SpatialTransformer):
-                x = layer(copied(x, rows=len(context) * frames), context)
-            elif isinstance(layer, TemporalTransformer):
-                x = layer(x, frames)
-            else:
-                x = layer(x)
-        return x
+from lvdm.modules.layers import GroupNorm, Upsample, guidance_sinusoid, sinusoid, zero_module
+from lvdm.modules.networks.blocks import Downsample, ResBlock, TimestepEmbedSequential, copied
 
 
 class UNetModel(nn.Module):
     """Predict the noise (or v) of latent clips in which each frame may be at another noise level.
 
     The parameters have the names of VideoCrafter's YAML files, except `norm_num_groups`, which is always 32 there.
-    `use_checkpoint` (recompute activations in training) and `use_fp16` (see --precision) are accepted without effect.
+    DynamiCrafter's files have other names for two of them: `image_cross_attention` is `use_image_attention`, and
+    `fs_condition` is `fps_cond`. With `image_cross_attention_scale_learnable` each attention to image tokens has a
+    learned weight. `time_cond_proj_dim` and `motion_cond_proj_dim` are widths of T2V-Turbo's embeddings of guidance
+    scales. The following are accepted without effect: `use_checkpoint` (recompute activations in training), `use_fp16`
+    (see --precision) and `default_fs` (see --fps).
     """
 
     def __init__(
@@ -133,9 +42,15 @@ class UNetModel(nn.Module):
         use_relative_position: bool = False,
         use_causal_attention: bool = False,
         use_image_attention: bool = False,
+        image_cross_attention: bool = False,
+        image_cross_attention_scale_learnable: bool = False,
         temporal_length: int = 16,
         addition_attention: bool = False,
         fps_cond: bool = False,
+        fs_condition: bool = False,
+        default_fs: int | None = None,
+        time_cond_proj_dim: int | None = None,
+        motion_cond_proj_dim: int | None = None,
         norm_num_groups: int = 32,
         dims: int = 2,
         conv_resample: bool = True,
@@ -158,7 +73,7 @@ class UNetModel(nn.Module):
             named = ", ".join(name for name, asked in unsupported.items() if asked)
             raise ValueError(f"UNetModel: not supported, as no published VideoCrafter model needs it: {named}")
         self.model_channels = model_channels
-        self.fps_cond = fps_cond
+        self.fps_cond = fps_cond or fs_condition
         emb_channels = 4 * model_channels
         relative_positions = temporal_length if use_relative_position else None
 
@@ -199,7 +114,8 @@ class UNetModel(nn.Module):
                 context_dim=context_dim,
                 dropout=dropout,
                 use_linear=use_linear,
-                image_attention=use_image_attention,
+                image_attention=use_image_attention or image_cross_attention,
+                learnable_image_scale=image_cross_attention_scale_learnable,
                 norm_num_groups=norm_num_groups,
             )
             if not temporal_attention:
@@ -207,8 +123,14 @@ class UNetModel(nn.Module):
             return [spatial, temporal_transformer(channels, heads=heads, linear=use_linear)]
 
         self.time_embed = embedding()
-        if fps_cond:
+        if self.fps_cond:
             self.fps_embedding = embedding()
+        self.time_cond_proj = self.motion_cond_proj = None
+        if time_cond_proj_dim is not None:
+            self.time_cond_proj = nn.Linear(time_cond_proj_dim, model_channels, bias=False)
+        if motion_cond_proj_dim is not None:
+            self.motion_cond_proj = nn.Linear(motion_cond_proj_dim, model_channels, bias=False)
+            self.combine_proj = nn.Linear(2 * model_channels, model_channels, bias=False)
 
         ch, ds = model_channels, 1
         skip_channels = [ch]
@@ -251,8 +173,18 @@ class UNetModel(nn.Module):
             GroupNorm(norm_num_groups, ch), nn.SiLU(), zero_module(nn.Conv2d(ch, out_channels, 3, padding=1))
         )
 
-    def forward(self, x: Tensor, timesteps: Tensor, context: Tensor, fps: Tensor) -> Tensor:
+    def forward(
+        self,
+        x: Tensor,
+        timesteps: Tensor,
+        context: Tensor,
+        fps: Tensor,
+        guidance: Tensor | None = None,
+        motion: Tensor | None = None,
+    ) -> Tensor:
         """Return the prediction (K B, C, T, H, W) for x (B, C, T, H, W), in the dtype of x.
+
+        Where a model takes a picture's latent, it stands in the last channels of x.
 
         Args:
             timesteps: (B, T), the training timestep 0..999 of each frame.
@@ -260,9 +192,13 @@ class UNetModel(nn.Module):
                 to the B clips, the next B are others for the same clips, and so on. Layers before the first attention
                 to them are computed once for all K: 6 % of VideoCrafter2's work, 22 % of the embedded models'.
             fps: (B,), frames a second; without effect on a model without `fps_cond`.
+            guidance: (B,), the guidance scale w that a model with `time_cond_proj_dim` was distilled with; None leaves
+                it out.
+            motion: (B, T), the motion guidance scale of each frame of a model with `motion_cond_proj_dim`; None leaves
+                it out, which is not the same as 0.
         """
         frames = x.shape[2]
-        emb = self.embed(timesteps, fps)  # (B, T, E)
+        emb = self.embed(timesteps, fps, guidance, motion)  # (B, T, E)
         h = rearrange(x, "b c t h w -> (b t) c h w")
         skips = []  # (B T, C, H, W) each, or (K B T, C, H, W) from the first attention to the context on
         for index, block in enumerate(self.input_blocks):
@@ -275,15 +211,25 @@ class UNetModel(nn.Module):
             h = block(torch.cat([h, copied(skips.pop(), rows=len(h))], dim=1), emb, context)
         return rearrange(self.out(h), "(b t) c h w -> b c t h w", t=frames)
 
-    def embed(self, timesteps: Tensor, fps: Tensor) -> Tensor:
-        """Return the embedding (B, T, E) of each frame's timestep plus that of its clip's frame rate."""
+    def embed(self, timesteps: Tensor, fps: Tensor, guidance: Tensor | None, motion: Tensor | None) -> Tensor:
+        """Return the embedding (B, T, E) of each frame's timestep and guidance plus that of its clip's frame rate."""
         dtype = self.out[0].weight.dtype
-        emb = self.time_embed(sinusoid(timesteps, self.model_channels).to(dtype))
+        moment = sinusoid(timesteps, self.model_channels).to(dtype)  # (B, T, model_channels)
+        if guidance is not None:
+            moment = moment + self.embed_guidance(guidance, motion)
+        emb = self.time_embed(moment)
         if self.fps_cond:
             emb = emb + self.fps_embedding(sinusoid(fps, self.model_channels).to(dtype))[:, None]
         return emb
 
+    def embed_guidance(self, guidance: Tensor, motion: Tensor | None) -> Tensor:
+        """Return the embedding of guidance scales (B,), and of motion guidance (B, T): (B, 1 or T, model_channels)."""
 
-def copied(x: Tensor, *, rows: int) -> Tensor:
-    """Repeat x (N, ...) until it has `rows` rows; `rows` is a multiple of N."""
-    return x if len(x) == rows else torch.cat([x] * (rows // len(x)))  # repeat() would not keep the layout
+        def projected(layer: nn.Linear, values: Tensor) -> Tensor:
+            return layer(guidance_sinusoid(values, layer.in_features).to(layer.weight.dtype))
+
+        embedded = projected(self.time_cond_proj, guidance[:, None])
+        if motion is None:
+            return embedded
+        moving = projected(self.motion_cond_proj, motion)
+        return self.combine_proj(torch.cat([embedded.expand_as(moving), moving], dim=-1))

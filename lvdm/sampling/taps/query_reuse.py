@@ -13,7 +13,9 @@ import torch
 from torch import Tensor
 
 from lvdm.modules.attention import CrossAttention, SpatialTransformer, TemporalTransformer
-from lvdm.modules.networks.openaimodel3d import Downsample, UNetModel, Upsample
+from lvdm.modules.layers import Upsample
+from lvdm.modules.networks.blocks import Downsample
+from lvdm.modules.networks.openaimodel3d import UNetModel
 
 Tap = tuple[CrossAttention, Callable[[Tensor], Tensor]]
 TRANSFORMERS = {"ST": SpatialTransformer, "TT": TemporalTransformer}
