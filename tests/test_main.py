@@ -17,7 +17,7 @@ from PIL import Image
 from safetensors.torch import load
 
 from lvdm.cli.arguments import parse_args
-from lvdm.diffusion.conditioning import Conditioning
+from lvdm.diffusion.conditioning import Conditioning, EncodedPicture
 from lvdm.diffusion.guidance import GuidedDenoiser
 from lvdm.diffusion.noise import KeyedNoise
 from lvdm.diffusion.schedule import NoiseSchedule, fifo_spacing
@@ -279,7 +279,7 @@ def test_seeds_are_the_frames_that_they_should_be(tmp_path, visual_model):
         queue = LatentQueue.from_clip(clip, options.queue_plan, schedule, noise=noise)
         for number in range(8 - 4 + 3):
             if number in pictures:
-                denoise = denoise.with_picture(model.encode_pictures(model.decode(pictures[number])))
+                denoise = denoise.with_picture(EncodedPicture.of(model, model.decode(pictures[number])))
             queue = next(denoise_queue(denoise, schedule, queue, noise=noise))
             if queue.head_frame >= 0:
                 if renewed:

@@ -25,7 +25,7 @@ class EncodedPicture:
     @classmethod
     def of(cls, model: LatentDiffusion, picture: Tensor) -> "EncodedPicture":
         """Encode a picture (1, 3, H, W) in [-1, 1]; its latent is the mean of the posterior, the same in all frames."""
-        latent = model.encode(picture)[:, :, None].float() if model.takes_latent else None
+        latent = model.encode(picture.clamp(-1, 1))[:, :, None].float() if model.takes_latent else None
         return cls(model.encode_pictures(picture), latent)
 
     def ending_with(self, latent: Tensor, *, frames: int) -> "EncodedPicture":
@@ -42,8 +42,8 @@ class EncodedPicture:
 class Conditioning:
     """Hold the contexts of all prompts of a video and choose each frame's.
 
-    With a model that takes pictures, all contexts end in image tokens: those of a picture, or of a blank one. Where each
-    position in a window has image tokens of its own, so have the contexts (G positions); otherwise G is 1.
+    With a model that takes pictures, all contexts end in image tokens: those of a picture, or of a blank one. Where
+    each position in a window has image tokens of its own, there is a context for each of G positions; otherwise G is 1.
 
     Args:
         contexts: (K, G, L, D), one for each of the K prompts of a schedule.

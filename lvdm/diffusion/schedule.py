@@ -4,7 +4,7 @@ Training, base clip and queue use the same functions: `q_sample` adds noise, `x0
 predicted, and `step` goes from any level to any lower one.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -30,7 +30,16 @@ def videocrafter_spacing(steps: int, train_steps: int = TRAIN_STEPS) -> Tensor:
     return (torch.arange(0, train_steps, max(1, train_steps // steps)) + 1).clamp(max=train_steps - 1)
 
 
-SPACINGS = {"fifo": fifo_spacing, "videocrafter": videocrafter_spacing}
+def trailing_spacing(steps: int, train_steps: int = TRAIN_STEPS) -> Tensor:
+    """Return DynamiCrafter's timesteps, (S,) int64: evenly down from the last one, which is pure noise there.
+
+    For 16 steps these are 61, 124, ... 999: round(1000 - 1000 k / S) - 1, halves to even.
+    """
+    falling = train_steps - train_steps * torch.arange(steps, dtype=torch.float64) / steps
+    return falling.round().long().flip(0) - 1
+
+
+SPACINGS = {"fifo": fifo_spacing, "videocrafter": videocrafter_spacing, "trailing": trailing_spacing}
 
 
 @dataclass(frozen=True)
@@ -42,11 +51,13 @@ class NoiseSchedule:
     Args:
         timesteps: (S,) int64, what the network is told about each level; of CLEAN it is told `context`.
         alphas: (S + 1,) float64, the cumulated signal share of CLEAN and of each level behind it ("alpha bar" of DDPM).
-        scales: (S + 1,) float64, by which the signal was multiplied in training; 1 unless the model has `use_scale`.
+        scales: (S + 1,) float64, by which the signal was multiplied in training; 1 unless the model has `use_scale` or
+            `use_dynamic_rescale`.
         eta: stochasticity of a step: 0 is DDIM, 1 is DDPM, CONSISTENCY is a step of consistency models (Song et al.
             2023, arXiv 2303.01469): noise of the next level on x0, and x0 itself at CLEAN.
         parameterization: what the network predicts, "eps" or "v".
         context: timestep at which the network sees clean frames, with its signal share and scale; 0 leaves them clean.
+        boundary: whether x itself is a part of x0 close to timestep 0, as latent consistency models were distilled.
     """
 
     timesteps: Tensor
@@ -55,6 +66,7 @@ class NoiseSchedule:
     eta: float | str
     parameterization: str
     context: tuple[int, float, float] = (0, 1.0, 1.0)
+    boundary: bool = False
 
     @classmethod
     def of_model(
@@ -68,18 +80,24 @@ class NoiseSchedule:
     ) -> "NoiseSchedule":
         """Return the levels at `timesteps` (S,) of a model.
 
+        Models with `use_dynamic_rescale` are not sampled without their signal scales; distilled ones (T2V-Turbo) never
+        saw those of the model that they come from.
+
         Args:
-            use_scale: whether the signal scales of a model that was trained with them are honoured.
+            use_scale: whether the signal scales of a model with `use_scale` are honoured.
             context_level: timestep at which the network sees clean frames.
         """
-        return cls.from_tables(
+        scaled = model.use_dynamic_rescale or (use_scale and model.use_scale and not model.distilled)
+        schedule = cls.from_tables(
             model.alphas_cumprod,
             timesteps,
             eta=eta,
             parameterization=model.parameterization,
-            signal_scales=model.scale_arr if use_scale and model.use_scale else None,
+            signal_scales=model.scale_arr if scaled else None,
             context_level=context_level,
+            ends_scaled=model.use_dynamic_rescale,
         )
+        return replace(schedule, boundary=model.distilled and eta == CONSISTENCY)
 
     @classmethod
     def from_tables(
@@ -91,14 +109,20 @@ class NoiseSchedule:
         parameterization: str = "eps",
         signal_scales: Tensor | None = None,
         context_level: int = 0,
+        ends_scaled: bool = False,
     ) -> "NoiseSchedule":
-        """Return the levels at `timesteps` (S,) of tables with an entry for each training timestep."""
+        """Return the levels at `timesteps` (S,) of tables with an entry for each training timestep.
+
+        ends_scaled: whether CLEAN has the signal scale of level 0, as in DynamiCrafter's sampler, not of timestep 0.
+        """
         visited = torch.cat([torch.zeros(1, dtype=torch.long), timesteps.cpu()])
         scales = torch.ones_like(alphas_cumprod) if signal_scales is None else signal_scales
         context = (context_level, alphas_cumprod[context_level].item(), scales[context_level].item())
         alphas, scales = (table.cpu().double()[visited] for table in (alphas_cumprod, scales))
         if eta == CONSISTENCY:
             alphas[0] = 1
+        if ends_scaled:
+            scales[0] = scales[1]
         return cls(timesteps, alphas, scales, eta, parameterization, context)
 
     def __len__(self) -> int:
@@ -113,6 +137,14 @@ class NoiseSchedule:
     def ends_in_place(self) -> bool:
         """Whether a step from level 0 to CLEAN changes nothing, because level 0 is at timestep 0 already."""
         return bool(self.alphas[0] == self.alphas[1])
+
+    def at_full_signal(self) -> "NoiseSchedule":
+        """Return the same levels with a last step that leaves clean latents as the autoencoder makes them: at scale 1.
+
+        DynamiCrafter's sampler leaves them at the scale of level 0, 0.99 or 0.97. In a queue, frames are made from
+        finished ones, so that contrast would fade further with each.
+        """
+        return replace(self, scales=torch.cat([torch.ones_like(self.scales[:1]), self.scales[1:]]))
 
     def timesteps_of(self, level: Tensor) -> Tensor:
         """Return the timesteps, int64 like `level`, that the network is told about levels."""
@@ -144,6 +176,9 @@ class NoiseSchedule:
         else:
             eps = output
             x0 = (x - (1 - alpha).sqrt() * eps) / alpha.sqrt()
+        if self.boundary:
+            skip, out = (per_frame(weight, x.device) for weight in boundary_weights(self.timesteps_of(level)))
+            x0 = out * x0 + skip * x
         return x0 / scale, eps
 
     def x0_and_eps_between(self, x: Tensor, level: Tensor, x_next: Tensor, next_level: Tensor) -> tuple[Tensor, Tensor]:
@@ -179,7 +214,9 @@ class NoiseSchedule:
         if self.eta == CONSISTENCY:
             sigma, eps = (1 - alpha_next).sqrt(), torch.zeros_like(eps)
         else:
-            sigma = self.eta * ((1 - alpha_next) / (1 - alpha) * (1 - alpha / alpha_next)).sqrt()
+            # A slot that stays at pure noise (alpha 0) is stepped like the others, and left as it was afterwards.
+            ratio = alpha / alpha_next.clamp(min=torch.finfo(alpha.dtype).tiny)
+            sigma = self.eta * ((1 - alpha_next) / (1 - alpha) * (1 - ratio)).sqrt()
         sigma = per_frame(sigma, x.device)
         alpha_next, scale_next = self._signal(next_level, x.device)
         x_next = alpha_next.sqrt() * scale_next * x0 + (1 - alpha_next - sigma.square()).clamp(min=0).sqrt() * eps
@@ -201,6 +238,15 @@ class NoiseSchedule:
 def _noised(x0: Tensor, alpha: Tensor, scale: Tensor, noise: Tensor) -> Tensor:
     """Return x0 with the signal share `alpha`, after it was multiplied with `scale`."""
     return alpha.sqrt() * scale * x0 + (1 - alpha).sqrt() * noise
+
+
+def boundary_weights(timesteps: Tensor) -> tuple[Tensor, Tensor]:
+    """Return c_skip and c_out of timesteps (B, T): what x and the predicted x0 count in the x0 of consistency models.
+
+    At timestep 0 that is x alone, from about 100 on x0 alone (Luo et al. 2023, arXiv 2310.04378; Song et al. 2023).
+    """
+    square = (10 * timesteps.double()).square()
+    return 0.25 / (square + 0.25), (square / (square + 0.25)).sqrt()
 
 
 def per_frame(values: Tensor, device: torch.device) -> Tensor:

@@ -15,11 +15,26 @@ def linear_betas(timesteps: int, *, start: float, end: float) -> np.ndarray:
     return np.linspace(start**0.5, end**0.5, timesteps, dtype=np.float64) ** 2
 
 
+def zero_terminal_snr(betas: np.ndarray) -> np.ndarray:
+    """Return betas (S,) whose last timestep is pure noise (Lin et al. 2023, arXiv 2305.08891): sqrt(acp) ends at 0.
+
+    sqrt(acp) is moved down and stretched so that its first value stays.
+    """
+    root = np.sqrt(np.cumprod(1 - betas))
+    root = (root - root[-1]) * root[0] / (root[0] - root[-1])
+    acp = root**2
+    return 1 - np.append(acp[:1], acp[1:] / acp[:-1])
+
+
 def schedule_buffers(betas: np.ndarray) -> dict[str, np.ndarray]:
-    """Return the tables of a DDPM (arXiv 2006.11239) under the names that they have in checkpoints."""
+    """Return the tables of a DDPM (arXiv 2006.11239) under the names that they have in checkpoints.
+
+    With zero terminal SNR, reciprocals of alphas_cumprod would be infinite at the end; they are 0 throughout, as there.
+    """
     acp = np.cumprod(1 - betas)
     acp_prev = np.append(1.0, acp[:-1])
     posterior_variance = betas * (1 - acp_prev) / (1 - acp)
+    reciprocal = 1 / acp if acp[-1] > 0 else np.zeros_like(acp)
     return {
         "betas": betas,
         "alphas_cumprod": acp,
@@ -27,8 +42,8 @@ def schedule_buffers(betas: np.ndarray) -> dict[str, np.ndarray]:
         "sqrt_alphas_cumprod": np.sqrt(acp),
         "sqrt_one_minus_alphas_cumprod": np.sqrt(1 - acp),
         "log_one_minus_alphas_cumprod": np.log(1 - acp),
-        "sqrt_recip_alphas_cumprod": np.sqrt(1 / acp),
-        "sqrt_recipm1_alphas_cumprod": np.sqrt(1 / acp - 1),
+        "sqrt_recip_alphas_cumprod": np.sqrt(reciprocal),
+        "sqrt_recipm1_alphas_cumprod": np.sqrt(np.maximum(reciprocal - 1, 0)),
         "posterior_variance": posterior_variance,
         "posterior_log_variance_clipped": np.log(np.maximum(posterior_variance, 1e-20)),
         "posterior_mean_coef1": betas * np.sqrt(acp_prev) / (1 - acp),
@@ -56,12 +71,15 @@ class DiffusionWrapper(nn.Module):
 class LatentDiffusion(nn.Module):
     """Hold a text-to-video latent diffusion model. The U-Net may be in half precision; the rest computes in fp32.
 
-    The parameters have the names of VideoCrafter's YAML files. `parameterization` is what the U-Net predicts: "eps" or
-    "v". The following concern training in the original program and change nothing: first_stage_key, cond_stage_key,
-    cond_stage_trainable, num_timesteps_cond, image_size, log_every_t, monitor, loss_type, use_ema, scale_by_std,
-    conditioning_key (always cross-attention), uncond_type (always the empty text), uncond_prob, only_model,
-    encoder_type, beta_schedule (always "linear"), clip_denoised, ckpt_path, ignore_keys, scheduler_config and
-    random_cond.
+    The parameters have the names of VideoCrafter's and DynamiCrafter's YAML files. `parameterization` is what the U-Net
+    predicts: "eps" or "v". `use_dynamic_rescale` and `base_scale` are DynamiCrafter's words for `use_scale` and
+    `scale_b`. `interp_mode` says that the model makes the frames between two pictures. The following concern training
+    in the original program and change nothing: first_stage_key, cond_stage_key, cond_stage_trainable,
+    num_timesteps_cond, image_size, log_every_t, monitor, loss_type, use_ema, scale_by_std, conditioning_key (a U-Net
+    with more input channels takes a picture's latent), uncond_type (always the empty text), uncond_prob, only_model,
+    encoder_type, beta_schedule (always "linear"), clip_denoised, ckpt_path, ignore_keys, scheduler_config, random_cond,
+    fps_condition_type (see --fps), perframe_ae (frames are always decoded one by one), rand_cond_frame and
+    image_proj_model_trainable.
     """
 
     takes_pictures = False
@@ -105,6 +123,16 @@ class LatentDiffusion(nn.Module):
         finegrained: bool = False,
         image_proj_model_params: Mapping | None = None,
         random_cond: bool = False,
+        rescale_betas_zero_snr: bool = False,
+        use_dynamic_rescale: bool = False,
+        base_scale: float = 0.7,
+        interp_mode: bool = False,
+        img_cond_stage_config: Mapping | None = None,
+        image_proj_stage_config: Mapping | None = None,
+        fps_condition_type: str = "fs",
+        perframe_ae: bool = False,
+        rand_cond_frame: bool = False,
+        image_proj_model_trainable: bool = True,
     ):
         super().__init__()
         if parameterization not in ("eps", "v"):
@@ -113,10 +141,15 @@ class LatentDiffusion(nn.Module):
             raise ValueError(f"LatentDiffusion: beta_schedule is {beta_schedule!r}, allowed is 'linear'")
         if scale_by_std:
             raise ValueError("LatentDiffusion: scale_by_std: true is not supported; give the factor as scale_factor")
+        if rescale_betas_zero_snr and parameterization != "v":
+            raise ValueError(
+                "LatentDiffusion: rescale_betas_zero_snr needs parameterization: v, as eps tells no x0 there"
+            )
+        cond_img_config = cond_img_config or img_cond_stage_config
         if self.takes_pictures != (cond_img_config is not None):
             asked = "needs" if self.takes_pictures else "has no use for"
             raise ValueError(f"{type(self).__name__} {asked} cond_img_config, the encoder of pictures")
-        if self.takes_pictures and not finegrained:
+        if self.takes_pictures and not finegrained and image_proj_stage_config is None:
             raise ValueError(
                 "LatentVisualDiffusion: finegrained: false is not supported, as no published model needs it"
             )
@@ -124,10 +157,15 @@ class LatentDiffusion(nn.Module):
         self.channels = channels
         self.scale_factor = scale_factor
         self.use_scale = use_scale
-        self.tables = schedule_buffers(linear_betas(timesteps, start=linear_start, end=linear_end))
-        if use_scale:
+        self.use_dynamic_rescale = use_dynamic_rescale
+        betas = linear_betas(timesteps, start=linear_start, end=linear_end)
+        self.tables = schedule_buffers(zero_terminal_snr(betas) if rescale_betas_zero_snr else betas)
+        if use_scale or use_dynamic_rescale:
             self.tables["scale_arr"] = signal_scales(
-                timesteps, scale_a=scale_a, scale_b=scale_b, fix_scale_bug=fix_scale_bug
+                timesteps,
+                scale_a=1.0 if use_dynamic_rescale else scale_a,
+                scale_b=base_scale if use_dynamic_rescale else scale_b,
+                fix_scale_bug=fix_scale_bug,
             )
         for name, table in self.fresh_tables().items():
             self.register_buffer(name, table)
@@ -136,7 +174,11 @@ class LatentDiffusion(nn.Module):
         self.cond_stage_model = instantiate_from_config(cond_stage_config)
         if cond_img_config is not None:
             self.embedder = instantiate_from_config(cond_img_config)
-            self.image_proj_model = Resampler(**(image_proj_model_params or {}))
+            self.image_proj_model = (
+                Resampler(**(image_proj_model_params or {}))
+                if image_proj_stage_config is None
+                else instantiate_from_config(image_proj_stage_config)
+            )
 
     def fresh_tables(self) -> dict[str, Tensor]:
         """Return the buffers of the noise schedule in fp32, computed from its parameters."""
@@ -165,6 +207,16 @@ class LatentDiffusion(nn.Module):
         return self.channels, height // factor, width // factor
 
     @property
+    def takes_latent(self) -> bool:
+        """Whether the U-Net takes the latent of a picture beside the noisy one, so that there must be a picture."""
+        return self.unet.in_channels > self.channels
+
+    @property
+    def distilled(self) -> bool:
+        """Whether the U-Net is told a guidance scale instead of being guided, as T2V-Turbo is."""
+        return self.unet.time_cond_proj is not None
+
+    @property
     def unet_dtype(self) -> torch.dtype:
         """The number format of the U-Net's weights."""
         return next(self.model.parameters()).dtype
@@ -173,14 +225,17 @@ class LatentDiffusion(nn.Module):
 class LatentVisualDiffusion(LatentDiffusion):
     """Hold a LatentDiffusion whose context may end in image tokens (`cond_img_config`, `finegrained: true`).
 
-    `image_proj_model_params` are the Resampler's; official YAML files leave them out and mean its defaults.
+    `image_proj_model_params` are the Resampler's; VideoCrafter's YAML files leave them out and mean its defaults.
+    DynamiCrafter's say `img_cond_stage_config` for `cond_img_config`, and have an `image_proj_stage_config`.
     """
 
     takes_pictures = True
 
     def encode_pictures(self, pictures: Tensor) -> Tensor:
-        """Return the image tokens (B, 1, N, D) of pictures (B, 3, H, W) of any size, in the U-Net's dtype.
+        """Return the image tokens (B, G, N, D) of pictures (B, 3, H, W) of any size, in the U-Net's dtype.
 
-        Pictures are clamped to [-1, 1].
+        G is 1, or with DynamiCrafter the positions in a window, each of which has tokens of its own. Pictures are
+        clamped to [-1, 1].
         """
-        return self.image_proj_model(self.embedder(pictures.clamp(-1, 1)))[:, None].to(self.unet_dtype)
+        tokens = self.image_proj_model(self.embedder(pictures.clamp(-1, 1)))  # (B, G N, D)
+        return tokens.unflatten(1, (self.image_proj_model.groups, -1)).to(self.unet_dtype)

@@ -22,6 +22,7 @@ ALLOWED_TARGETS = frozenset(
         "lvdm.modules.networks.openaimodel3d.UNetModel",
         "lvdm.modules.encoders.condition.FrozenOpenCLIPEmbedder",
         "lvdm.modules.encoders.condition.FrozenOpenCLIPImageEmbedderV2",
+        "lvdm.modules.encoders.resampler.Resampler",
         "torch.nn.Identity",
     }
 )

@@ -6,6 +6,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from lvdm.diffusion.conditioning import EncodedPicture
 from lvdm.diffusion.guidance import Denoise
 from lvdm.diffusion.noise import Noise, RenamedNoise
 from lvdm.pipeline.run import Run
@@ -22,7 +23,7 @@ def interpolated(
     passes: Iterator[Pass],
     waiting: Waiting | None,
     *,
-    denoiser: Callable[[Tensor | None], Denoise],
+    denoiser: Callable[[EncodedPicture | None], Denoise],
     noise: Noise,
 ) -> Iterator[Pass]:
     """Yield `passes` with frames in between among the finished ones: M - 1 between every two, with `--interpolate M`.
@@ -32,7 +33,7 @@ def interpolated(
 
     Args:
         waiting: what an earlier run has left.
-        denoiser: returns the denoiser under image tokens (1, 1, N, D), or under the user's picture for None.
+        denoiser: returns the denoiser under a picture, or under the user's for None.
         noise: of the video.
     """
     gaps = (run.options.video_length - 1) // run.options.interpolate  # of a full window
@@ -43,7 +44,7 @@ def interpolated(
             if ready:
                 yield replace(after, finished=ready.pop(), pixels=None, waiting=waiting, complete=False)
             number = after.frames_done - waiting.frames.shape[2]
-            denoise = denoiser(after.image_tokens)
+            denoise = denoiser(after.picture)
             waiting, made = fill_gaps(run, waiting, count, number=number, denoise=denoise, noise=noise)
             ready.append(made)
         yield replace(after, finished=ready.pop(), pixels=None, waiting=waiting)

@@ -7,6 +7,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from lvdm.diffusion.conditioning import EncodedPicture
 from lvdm.diffusion.guidance import Denoise, GuidedDenoiser
 from lvdm.models.ddpm3d import LatentDiffusion
 from lvdm.pipeline.conditions import Conditions
@@ -31,8 +32,8 @@ def fill_queue(run: Run, conditions: Conditions, clip: Tensor) -> Snapshot:
     else:
         queue = LatentQueue.from_known(clip, plan, schedule, noise=noise)
         ready, first = clip if options.keep_source else clip[:, :, :0], clip[:, :, -1]
-    tokens = run.model.encode_pictures(run.model.decode(first)) if mode.begins_from_own_frame else None
-    return Snapshot(queue, tokens, ready)
+    picture = EncodedPicture.of(run.model, run.model.decode(first)) if mode.begins_from_own_frame else None
+    return Snapshot(queue, picture, ready)
 
 
 def denoise_video(run: Run, conditions: Conditions, begin: Snapshot, *, frames: int | None) -> Iterator[Pass]:
@@ -54,9 +55,9 @@ def denoise_video(run: Run, conditions: Conditions, begin: Snapshot, *, frames: 
         yield after
 
 
-def with_taps(denoiser: GuidedDenoiser, taps: Sequence[Tap], image_tokens: Tensor | None) -> Denoise:
-    """Return `denoiser` with taps in the U-Net while it computes, under image tokens (1, 1, N, D) if there are any."""
-    conditioned = denoiser if image_tokens is None else denoiser.with_picture(image_tokens)
+def with_taps(denoiser: GuidedDenoiser, taps: Sequence[Tap], picture: EncodedPicture | None) -> Denoise:
+    """Return `denoiser` with taps in the U-Net while it computes, under another picture if there is one."""
+    conditioned = denoiser if picture is None else denoiser.with_picture(picture)
 
     def predict(x: Tensor, timesteps: Tensor, numbers: Tensor) -> Tensor:
         with attached(taps):  # in a pass only: between two, another video may use the same model
@@ -73,7 +74,7 @@ def _passes(
     The first is none where frames of an earlier run wait for others between, which are made before the next pass.
     """
     nothing, done = begin.ready[:, :, :0], begin.given_out
-    after = Pass(begin.queue, nothing, None, begin.image_tokens, begin.ready, done, complete=done == frames)
+    after = Pass(begin.queue, nothing, None, begin.picture, begin.ready, done, complete=done == frames)
     if begin.waiting is not None:
         yield after
     while after.ready.shape[2] and not after.complete:
@@ -84,7 +85,7 @@ def _passes(
     denoiser = compiled_denoiser(run, conditions, begin.queue)
 
     def predict(x: Tensor, timesteps: Tensor, numbers: Tensor) -> Tensor:
-        return with_taps(denoiser, taps, after.image_tokens)(x, timesteps, numbers)
+        return with_taps(denoiser, taps, after.picture)(x, timesteps, numbers)
 
     for queue in denoise_queue(predict, run.queue_schedule(), begin.queue, noise=conditions.noise):
         after = _pass(run, after, queue, [queue.finished], frames=frames)
@@ -100,14 +101,14 @@ def _pass(run: Run, before: Pass, queue: LatentQueue, ready: Sequence[Tensor], *
         before: the pass before it.
         ready: finished frames, each (1, C, K, h, w). Those of the first that the video is to have are given out.
     """
-    first, image_tokens, pixels = ready[0], before.image_tokens, None
+    first, picture, pixels = ready[0], before.picture, None
     wanted = first.shape[2] if frames is None else min(first.shape[2], frames - before.frames_done)
     finished, ready = first[:, :, :wanted], torch.cat([first[:, :, wanted:], *ready[1:]], dim=2)
     if run.options.mode.renews_picture and wanted:
         pixels = torch.stack([*decoded_one_by_one(run.model, finished)])
-        image_tokens = run.model.encode_pictures(pixels[-1:])
+        picture = EncodedPicture.of(run.model, pixels[-1:])
     done = before.frames_done + wanted
-    return Pass(queue, finished, pixels, image_tokens, ready, done, complete=done == frames)
+    return Pass(queue, finished, pixels, picture, ready, done, complete=done == frames)
 
 
 def decodes_at_once(run: Run) -> bool:

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from lvdm.diffusion.conditioning import EncodedPicture
 from lvdm.diffusion.noise import Noise
 from lvdm.sampling.queue import LatentQueue
 from lvdm.sampling.sampler import advance
@@ -28,13 +29,13 @@ class Snapshot:
 
     Args:
         queue: its latents, and where in its plan it is.
-        image_tokens: (1, 1, N, D), which take the place of the user's picture, if any.
+        picture: a frame that takes the place of the user's picture, if any.
         ready: (1, C, K, h, w), frames in front of the queue that are finished, and that the video does not have yet.
         waiting: with `--interpolate`, once there are frames.
     """
 
     queue: LatentQueue
-    image_tokens: Tensor | None
+    picture: EncodedPicture | None
     ready: Tensor
     waiting: Waiting | None = None
 
@@ -57,7 +58,7 @@ class Pass:
         queue: as the pass left it.
         finished: (1, C, K, h, w), frames that the video gets now; K is 0 in the warm-up and within a period.
         pixels: (K, 3, H, W), the same frames, if they were decoded already.
-        image_tokens, ready, waiting: as of Snapshot, for the next pass.
+        picture, ready, waiting: as of Snapshot, for the next pass.
         frames_done: how many new frames the video has, with these; those in between do not count.
         complete: whether these are all.
     """
@@ -65,7 +66,7 @@ class Pass:
     queue: LatentQueue
     finished: Tensor
     pixels: Tensor | None
-    image_tokens: Tensor | None
+    picture: EncodedPicture | None
     ready: Tensor
     frames_done: int
     complete: bool
@@ -73,4 +74,4 @@ class Pass:
 
     def snapshot(self, noise: Noise) -> Snapshot:
         """Return what the next pass begins with."""
-        return Snapshot(advance(self.queue, noise=noise), self.image_tokens, self.ready, self.waiting)
+        return Snapshot(advance(self.queue, noise=noise), self.picture, self.ready, self.waiting)

@@ -11,6 +11,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
+from lvdm.diffusion.conditioning import EncodedPicture
 from lvdm.io.files import DamagedFileError, read_sealed, set_aside, write_sealed
 from lvdm.io.writers.video_files import WriterStates
 from lvdm.pipeline.snapshot import Snapshot, Waiting
@@ -19,7 +20,7 @@ from lvdm.sampling.plan import Plan
 from lvdm.sampling.queue import LatentQueue
 
 RECORD = "record"  # the name of the JSON part, as bytes
-IMAGE_TOKENS = "seed"  # their name in the file, from when they were called so
+IMAGE_TOKENS, IMAGE_LATENT = "seed", "seed latent"  # of the picture; the names are from when it was called so
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,9 @@ def tensors_of(snapshot: Snapshot) -> dict[str, Tensor]:
     """Return the tensors of a video between two passes by their names in its file, without frame numbers."""
     queue = snapshot.queue
     tensors = {"queue/latents": queue.latents, "ready": snapshot.ready}
-    optional = {"queue/known": queue.known, IMAGE_TOKENS: snapshot.image_tokens}
+    optional = {"queue/known": queue.known}
+    if snapshot.picture is not None:
+        optional |= {IMAGE_TOKENS: snapshot.picture.tokens, IMAGE_LATENT: snapshot.picture.latent}
     if snapshot.waiting is not None:
         optional |= {"waiting/frames": snapshot.waiting.frames, "waiting/window": snapshot.waiting.window}
     return tensors | {name: tensor for name, tensor in optional.items() if tensor is not None}
@@ -61,11 +64,13 @@ def tensors_of(snapshot: Snapshot) -> dict[str, Tensor]:
 
 def snapshot_from(tensors: Mapping[str, Tensor], queue: LatentQueue) -> Snapshot:
     """Return the inverse of `tensors_of`; what is no tensor is as in `queue`."""
-    latents, waiting = tensors["queue/latents"], None
+    latents, picture, waiting = tensors["queue/latents"], None, None
     queue = replace(queue, latents=latents, known=tensors.get("queue/known"))
     if "waiting/frames" in tensors:
         waiting = Waiting(tensors["waiting/frames"], tensors["waiting/window"])
-    return Snapshot(queue, tensors.get(IMAGE_TOKENS), tensors.get("ready", latents[:, :, :0]), waiting)
+    if IMAGE_TOKENS in tensors:
+        picture = EncodedPicture(tensors[IMAGE_TOKENS], tensors.get(IMAGE_LATENT))
+    return Snapshot(queue, picture, tensors.get("ready", latents[:, :, :0]), waiting)
 
 
 def write_state(path: Path, state: RunState) -> None:

@@ -6,7 +6,7 @@ import pytest
 import torch
 from helpers import ROOT, with_golden_weights
 
-from lvdm.diffusion.conditioning import Conditioning
+from lvdm.diffusion.conditioning import Conditioning, EncodedPicture
 from lvdm.diffusion.guidance import GuidedDenoiser
 from lvdm.io.configs import read_config
 from lvdm.models.ddpm3d import LatentDiffusion
@@ -40,7 +40,7 @@ def test_a_picture_takes_the_place_of_the_one_before(visual_model):
     torch.manual_seed(0)
     blank = Conditioning.of_text(visual_model, CAT, fps=8)
     pictures = [visual_model.encode_pictures(2 * torch.rand(1, 3, 64, 96) - 1) for _ in range(2)]
-    twice = blank.with_picture(pictures[0]).with_picture(pictures[1])
+    twice = blank.with_picture(EncodedPicture(pictures[0])).with_picture(EncodedPicture(pictures[1]))
     assert torch.equal(twice.contexts, torch.cat([blank.contexts[:, :, :77], pictures[1]], dim=2))
     assert torch.equal(twice.unconditional, blank.unconditional)
 
@@ -55,7 +55,7 @@ def test_guidance(visual_model, scale):
     torch.manual_seed(0)
     x, timesteps = torch.randn(2, 4, 4, 8, 12), torch.randint(0, 1000, (2, 4))
     conditioning = Conditioning.of_text(visual_model, CAT, fps=8)
-    conditioning = conditioning.with_picture(visual_model.encode_pictures(torch.ones(1, 3, 64, 96)))
+    conditioning = conditioning.with_picture(EncodedPicture.of(visual_model, torch.ones(1, 3, 64, 96)))
 
     def alone(context: torch.Tensor) -> torch.Tensor:
         fps = conditioning.fps.expand(2)
@@ -76,7 +76,7 @@ def test_a_schedule_switches_at_that_very_frame(visual_model):
     conditioning = Conditioning.of_text(visual_model, schedule, fps=8)
     picture = visual_model.encode_pictures(torch.ones(1, 3, 64, 96))
     frames = torch.tensor([[-3, 0, 4, 5], [8, 9, 10, 1000]])
-    contexts = conditioning.with_picture(picture).at(frames)
+    contexts = conditioning.with_picture(EncodedPicture(picture)).at(frames)
     texts = [["a cat", "a cat", "a cat", "a dog"], ["a dog", "a cow", "a cow", "a cow"]]
     for row, names in zip(contexts, texts, strict=True):
         for context, name in zip(row, names, strict=True):

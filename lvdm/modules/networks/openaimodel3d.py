@@ -72,6 +72,7 @@ class UNetModel(nn.Module):
         if any(unsupported.values()):
             named = ", ".join(name for name, asked in unsupported.items() if asked)
             raise ValueError(f"UNetModel: not supported, as no published VideoCrafter model needs it: {named}")
+        self.in_channels = in_channels
         self.model_channels = model_channels
         self.fps_cond = fps_cond or fs_condition
         emb_channels = 4 * model_channels
