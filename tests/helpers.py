@@ -4,12 +4,15 @@ import importlib.util
 import json
 import multiprocessing
 import os
+import signal
 import socket
 import subprocess
 import sys
 import time
 import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from itertools import count
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from types import ModuleType
@@ -17,6 +20,7 @@ from typing import Any
 
 import imageio.v3 as iio
 import numpy as np
+import pytest
 import torch
 import yaml
 from imageio_ffmpeg import get_ffmpeg_exe
@@ -24,6 +28,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 import videocrafter_main
+from lvdm.diffusion.noise import KeyedNoise
 from lvdm.io.configs import read_config
 from lvdm.models.loading import instantiate_from_config
 
@@ -75,7 +80,10 @@ def tiny_config(name: str) -> dict:
     """Return the config `name` ("t2v" or "i2v") of the embedded models with the layers of the smallest U-Net.
 
     It has every kind of layer, one level, and frames of 32 x 48 pixels: a pass takes a small part of the time.
+    "dynamicrafter" is the one for pictures with what DynamiCrafter has besides.
     """
+    if name == "dynamicrafter":
+        return tiny_dynamicrafter()
     config = read_config(ROOT / f"configs/inference_{name}_tiny.yaml")
     params = config["model"]["params"]
     params["image_size"] = [4, 6]
@@ -86,6 +94,23 @@ def tiny_config(name: str) -> dict:
     if name == "i2v":
         params["image_proj_model_params"] = {"dim": 8, "embedding_dim": 64, "output_dim": 8}
     config["inference"] |= {"height": 32, "width": 48}
+    return config
+
+
+def tiny_dynamicrafter() -> dict:
+    """Return the config of a small DynamiCrafter: 8 input channels, tokens for 16 positions, zero terminal SNR."""
+    config = tiny_config("i2v")
+    params = config["model"]["params"]
+    params |= {"rescale_betas_zero_snr": True, "use_dynamic_rescale": True, "base_scale": 0.7}
+    params |= {"fps_condition_type": "fps"}
+    params["unet_config"]["params"] |= {"in_channels": 8, "image_cross_attention_scale_learnable": True}
+    resampler = params.pop("image_proj_model_params") | {"video_length": 16}
+    params["image_proj_stage_config"] = {
+        "target": "lvdm.modules.encoders.resampler.Resampler",
+        "params": resampler,
+    }
+    params["img_cond_stage_config"] = params.pop("cond_img_config")
+    config["inference"] |= {"base_spacing": "trailing", "guidance_rescale": 0.7}
     return config
 
 
@@ -147,6 +172,21 @@ def result_or_sentence(call: Callable[[], Any], *, flag: str) -> Any:
 def png_frames(folder: Path, pattern: str = "*/*/fifo/*.png") -> np.ndarray:
     """Return the PNG frames below `folder` as one array (T, H, W, 3) of integers, in the order of their paths."""
     return np.stack([iio.imread(path) for path in sorted(folder.glob(pattern))]).astype(int)
+
+
+@contextmanager
+def stopped_after(monkeypatch: pytest.MonkeyPatch, steps: int) -> Iterator[None]:
+    """Send SIGTERM to this process once the noise of that many steps of the queue was drawn."""
+    numbers, drawn = count(1), KeyedNoise.draw
+
+    def draw(self, purpose, frames, levels):
+        if purpose == "step" and next(numbers) == steps:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return drawn(self, purpose, frames, levels)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(KeyedNoise, "draw", draw)
+        yield
 
 
 # Processes of the command. They are forked from one that has imported everything, which takes no time.

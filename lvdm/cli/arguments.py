@@ -76,12 +76,12 @@ def build_parser(config: Path) -> Parser:
 def _add_flag(group: Any, name: str, setting: Setting, kind: Any, words: str) -> None:
     flags = [f"--{name}", *([setting.short] if setting.short else [])]
     words = words.replace("%", "%%")
-    if kind is bool:
+    single = value_type(Options, name)
+    if single is bool:
         action = argparse.BooleanOptionalAction if setting.negatable else "store_true"
         group.add_argument(*flags, action=action, help=words)
         return
     several = get_origin(kind) is tuple
-    single = value_type(Options, name)
     metavar = "{" + ",".join(setting.choices) + "}" if setting.choices else setting.metavar or METAVARS[single]
     read = str if single is Mode else _reader(single, setting)
     if setting.repeated:
@@ -132,14 +132,18 @@ def _default_in_words(name: str, setting: Setting, default: Any, facts: ConfigFa
     value = facts.defaults.get(name) if facts else None
     if value is not None:
         source = "from the config" if name in facts.said else setting.default_help
-        return f"{value}, {source}" if source else str(value)
+        return f"{_in_words(value)}, {source}" if source else _in_words(value)
     if setting.from_config and setting.default_help is None:
         return "from the config"
     if setting.default_help is not None:
         return setting.default_help
-    if isinstance(default, bool):
-        return "on" if default else "off"
-    return " ".join(default) if isinstance(default, tuple) else str(default)
+    return _in_words(default)
+
+
+def _in_words(value: Any) -> str:
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    return " ".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 
 def _config_asked_for(argv: Sequence[str]) -> Path:

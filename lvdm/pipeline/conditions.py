@@ -4,14 +4,15 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lvdm.diffusion.conditioning import Conditioning
-from lvdm.diffusion.guidance import GuidedDenoiser
+from lvdm.diffusion.conditioning import Conditioning, EncodedPicture
+from lvdm.diffusion.guidance import DistilledGuidance, GuidedDenoiser
 from lvdm.diffusion.noise import KeyedNoise
 from lvdm.io.images import as_tensor
 from lvdm.io.prompts import Prompt
 from lvdm.pipeline.config_facts import config_facts
 from lvdm.pipeline.options import Options
 from lvdm.pipeline.run import Run
+from lvdm.pipeline.video import last_picture
 from lvdm.runtime.errors import shortened
 from lvdm.runtime.progress import print_above
 
@@ -45,12 +46,31 @@ def condition(run: Run, prompt: Prompt, options: Options) -> Conditions:
     )
     if prompt.picture is not None:
         picture = prompt.picture.read(options.height, options.width, fit=options.image_fit)
-        conditioning = conditioning.with_picture(model.encode_pictures(as_tensor(picture)[None].to(run.device)))
+        encoded = EncodedPicture.of(model, as_tensor(picture)[None].to(run.device))
+        if options.picture_end is not None:
+            end = last_picture(options).read(options.height, options.width, fit=options.image_fit)
+            end = EncodedPicture.of(model, as_tensor(end)[None].to(run.device))
+            encoded = encoded.ending_with(end.latent, frames=options.video_length)
+        conditioning = conditioning.with_picture(encoded)
     shape = model.latent_shape(options.height, options.width)
     # A schedule has the noise of its first prompt: until it switches, it can be compared with that.
     noise = KeyedNoise(options.seed, prompt.schedule[0][1], prompt.repetition, shape, run.device)
-    scale = options.unconditional_guidance_scale
-    return Conditions(GuidedDenoiser(model.unet, conditioning, scale, run.workers, run.ranks), noise, picture)
+    denoiser = GuidedDenoiser(
+        model.unet,
+        conditioning,
+        options.unconditional_guidance_scale,
+        run.workers,
+        run.ranks,
+        rescale=options.guidance_rescale,
+        distilled=_distilled(options),
+    )
+    return Conditions(denoiser, noise, picture)
+
+
+def _distilled(options: Options) -> DistilledGuidance | None:
+    if options.distilled_guidance is None:
+        return None
+    return DistilledGuidance(options.distilled_guidance, options.motion_guidance, options.motion_share)
 
 
 def _warn_of_unread_words(run: Run, texts: list[str]) -> None:

@@ -11,6 +11,8 @@ from lvdm.pipeline.options import Options
 from lvdm.pipeline.settings import settings_of, value_type
 from lvdm.runtime.errors import shortened
 
+# Settings that a distilled U-Net is told, with the parameters of the U-Net that say so.
+DISTILLED = {"distilled_guidance": "time_cond_proj_dim", "motion_guidance": "motion_cond_proj_dim"}
 INFERENCE = {name: setting for name, setting in settings_of(Options).items() if setting.from_config}
 
 
@@ -25,6 +27,10 @@ class ConfigFacts:
         defaults: of the settings that depend on the model, by their names.
         said: which of these the config says.
         trained_levels: which KINDS of noise levels clips of its training had.
+        needs_picture: whether its U-Net takes the latent of a picture, so that nothing can be made without one.
+        told_stride: whether it is told the stride between frames instead of a frame rate.
+        between_pictures: whether it makes the frames between two pictures.
+        told: which of DISTILLED its U-Net is told.
     """
 
     target: str
@@ -33,6 +39,10 @@ class ConfigFacts:
     defaults: Mapping[str, Any]
     said: frozenset[str]
     trained_levels: tuple[str, ...]
+    needs_picture: bool
+    told_stride: bool
+    between_pictures: bool
+    told: frozenset[str]
 
 
 def config_facts(path: Path) -> ConfigFacts:
@@ -46,7 +56,9 @@ def config_facts(path: Path) -> ConfigFacts:
     vae_factor = 2 ** (len(_lookup(config, f"{ddconfig}.ch_mult", list, where)) - 1)
     unet_factor = 2 ** (len(_lookup(config, f"{unet}.channel_mult", list, where)) - 1)
     temporal_length = _lookup(config, f"{unet}.temporal_length", int, where)
-    inference = _inference(config, vae_factor, where)
+    inference, params = _inference(config, vae_factor, where), config["model"]["params"]
+    layers = params["unet_config"]["params"]
+    needs_picture = layers.get("in_channels", 4) > params.get("channels", 4)
     fallbacks = {name: setting.fallback for name, setting in INFERENCE.items() if setting.fallback is not None}
     return ConfigFacts(
         target=_lookup(config, "model.target", str, where),
@@ -55,6 +67,10 @@ def config_facts(path: Path) -> ConfigFacts:
         defaults=fallbacks | {"video_length": temporal_length} | inference,
         said=frozenset(inference),
         trained_levels=_trained_levels(config, where),
+        needs_picture=needs_picture,
+        told_stride=needs_picture and params.get("fps_condition_type", "fs") == "fs",
+        between_pictures=bool(params.get("interp_mode")),
+        told=frozenset(name for name, parameter in DISTILLED.items() if layers.get(parameter) is not None),
     )
 
 
@@ -102,7 +118,7 @@ def _lookup(config: Any, key: str, kind: type, where: str) -> Any:
     value = config
     for part in key.split("."):
         value = value.get(part) if isinstance(value, dict) else None
-    fits = isinstance(value, (int, float) if kind is float else kind) and not isinstance(value, bool)
+    fits = isinstance(value, (int, float) if kind is float else kind) and isinstance(value, bool) == (kind is bool)
     if not fits or value == []:
         expected = "a list that is not empty" if kind is list else kind.__name__
         raise ValueError(f"{where}: {key} is {shortened(repr(value))}, expected {expected}")

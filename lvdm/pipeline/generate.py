@@ -24,6 +24,7 @@ from lvdm.runtime.compile import Compiled
 from lvdm.runtime.process import process_settings
 
 ROOT = Path(__file__).parents[2]
+OF_MODEL = ("config", "ckpt_path", "base_ckpt_path", "device", "precision", "offload")
 INSTEAD = "prompt, image and frames are arguments of their own, and what is yielded can be written as you like"
 
 
@@ -43,6 +44,7 @@ class Model:
 def load_model(
     config: str | Path = EMBEDDED,
     ckpt_path: str | Path | None = None,
+    base_ckpt_path: str | Path | None = None,
     *,
     device: str = "auto",
     precision: str = "auto",
@@ -53,6 +55,7 @@ def load_model(
     Args:
         config: YAML file of the model. A relative path is looked up in the working directory, then beside `lvdm`.
         ckpt_path: its checkpoint; by default the one that the config names.
+        base_ckpt_path: the checkpoint that has what that one lacks, or that its LoRA is added to; likewise.
         device: "auto", "cpu", "cuda" or "cuda:N"; auto is CUDA where there is one.
         precision: "auto", "fp32", "bf16" or "fp16", the number format of the U-Net; auto is the fastest one.
         offload: whether only the network that computes is on the device: less memory, slower.
@@ -63,8 +66,9 @@ def load_model(
     """
     config = _found(config)
     given = Options(config=config, device=device, precision=precision, offload=offload)
-    options = resolved(replace(given, ckpt_path=ckpt_path and Path(ckpt_path)))
-    options = replace(options, ckpt_path=_found(options.ckpt_path))
+    paths = {"ckpt_path": ckpt_path, "base_ckpt_path": base_ckpt_path}
+    options = resolved(replace(given, **{name: path and Path(path) for name, path in paths.items()}))
+    options = replace(options, **{name: getattr(options, name) and _found(getattr(options, name)) for name in paths})
     return Model(loaded_model(options), options)
 
 
@@ -134,7 +138,7 @@ def _options_for(model: Model, options: Options, *, with_picture: bool) -> Optio
             f"--mode {str(mode)!r}: begins {'from' if mode.from_picture else 'without'} a picture; give image="
             f"{'...' if mode.from_picture else 'None'} with it"
         )
-    same = {name: getattr(loaded, name) for name in ("config", "ckpt_path", "device", "precision", "offload")}
+    same = {name: getattr(loaded, name) for name in OF_MODEL}
     return resolved(replace(options, mode=mode, prompt=(), image=(), **same))
 
 

@@ -5,12 +5,12 @@ from dataclasses import dataclass
 
 from lvdm.runtime.errors import shortened
 
-TASKS = ("t2v_seed_ar", "t2v_seed", "t2v", "i2v")  # a longer name stands before one that it begins with
+TASKS = ("t2v_seed_ar", "t2v_seed", "t2v", "i2v_ar", "i2v")  # a longer name stands before one that it begins with
 QCACHES = {"TTqcache": "TT", "STqcache": "ST"}
 ATTENTIONS = ("attn1", "attn2")
 WEIGHT = re.compile(r"weighted([0-9]{1,3})")
 MODES = (
-    "t2v|i2v|t2v_seed|t2v_seed_ar, then joined by '_' in any order TTqcache|STqcache (or with _attn1|_attn2 "
+    "t2v|i2v|t2v_seed|t2v_seed_ar|i2v_ar, then joined by '_' in any order TTqcache|STqcache (or with _attn1|_attn2 "
     "right behind it), weightedNN (NN percent, 00 to 100, only with a qcache), unilatent; each at most once"
 )
 
@@ -75,7 +75,7 @@ class Mode:
     @property
     def from_picture(self) -> bool:
         """Whether each prompt comes with a picture."""
-        return self.task == "i2v"
+        return self.task in ("i2v", "i2v_ar")
 
     @property
     def begins_from_own_frame(self) -> bool:
@@ -85,7 +85,7 @@ class Mode:
     @property
     def renews_picture(self) -> bool:
         """Whether each finished frame becomes the condition of those that follow."""
-        return self.task == "t2v_seed_ar"
+        return self.task in ("t2v_seed_ar", "i2v_ar")
 
 
 def _fault(word: str, text: str) -> str:

@@ -82,7 +82,7 @@ def _passes(
         yield after
     if after.complete:
         return
-    denoiser = compiled_denoiser(run, conditions, begin.queue)
+    denoiser = compiled_denoiser(run, conditions, begin)
 
     def predict(x: Tensor, timesteps: Tensor, numbers: Tensor) -> Tensor:
         return with_taps(denoiser, taps, after.picture)(x, timesteps, numbers)
@@ -126,7 +126,7 @@ def decoded_one_by_one(model: LatentDiffusion, latents: Tensor) -> Iterator[Tens
         yield model.decode(frame)[0]
 
 
-def compiled_denoiser(run: Run, conditions: Conditions, queue: LatentQueue) -> GuidedDenoiser:
+def compiled_denoiser(run: Run, conditions: Conditions, begin: Snapshot) -> GuidedDenoiser:
     """Return the denoiser with the compiled U-Net, if it is wanted.
 
     A pass of the plain U-Net, whose result is thrown away, first shows how many rows fit into memory: otherwise a batch
@@ -135,5 +135,6 @@ def compiled_denoiser(run: Run, conditions: Conditions, queue: LatentQueue) -> G
     if run.compiled is None:
         return conditions.denoiser
     if run.ranks.any(run.workers.undecided):
-        next(denoise_queue(conditions.denoiser, run.queue_schedule(), queue, noise=conditions.noise))
+        plain = with_taps(conditions.denoiser, (), begin.picture)
+        next(denoise_queue(plain, run.queue_schedule(), begin.queue, noise=conditions.noise))
     return replace(conditions.denoiser, unet=run.compiled)

@@ -11,7 +11,7 @@ import torch
 from lvdm.diffusion.schedule import TRAIN_STEPS
 from lvdm.io.images import FITS
 from lvdm.io.prompts import safe_experiment
-from lvdm.pipeline.config_facts import ConfigFacts, config_facts
+from lvdm.pipeline.config_facts import DISTILLED, ConfigFacts, config_facts
 from lvdm.pipeline.mode import Mode
 from lvdm.pipeline.options import LARGEST_SIDE, QCACHE_WEIGHT, Options
 from lvdm.pipeline.settings import check_each
@@ -80,6 +80,8 @@ def _check_model(options: Options, facts: ConfigFacts) -> None:
             f"is {facts.target}); allowed with it: t2v, alone or with qcache, weightedNN and unilatent; "
             f"the embedded model that takes images is --config {EMBEDDED_WITH_PICTURES}"
         )
+    _check_picture(options, facts)
+    _check_distilled(options, facts)
     f, n, steps = options.video_length, options.num_partitions, options.num_inference_steps
     if f % 2 or not 2 <= f <= facts.temporal_length:
         raise ValueError(
@@ -96,7 +98,7 @@ def _check_model(options: Options, facts: ConfigFacts) -> None:
             f"--num_inference_steps {steps}: must be {allowed} = {options.steps}, or left out; --video_length sets f "
             "and --num_partitions n"
         )
-    _check_plan(options)
+    _check_plan(options, facts)
     _check_source(options)
     for side in ("height", "width"):
         pixels, factor = _needed(options, side), facts.size_factor
@@ -109,7 +111,54 @@ def _check_model(options: Options, facts: ConfigFacts) -> None:
             )
 
 
-def _check_plan(options: Options) -> None:
+def _check_picture(options: Options, facts: ConfigFacts) -> None:
+    """Check what a model that takes a picture's latent, or frames between two pictures, can make."""
+    mode, config, end, f = options.mode, str(options.config), options.picture_end, options.video_length
+    if facts.needs_picture and not mode.from_picture and (options.continue_from is None or not mode.needs_image):
+        raise ValueError(
+            f"--mode {str(mode)!r}: this model makes nothing without a picture (the U-Net of --config {config!r} takes "
+            "its latent); allowed with it: i2v and i2v_ar, and with --continue_from t2v_seed and t2v_seed_ar"
+        )
+    if facts.between_pictures and end is None:
+        raise ValueError(
+            f"--picture_end is missing: --config {config!r} makes the frames between two pictures; the same one as "
+            "--image makes a loop"
+        )
+    if facts.told_stride and options.interpolate is not None:
+        raise ValueError(
+            f"--interpolate {options.interpolate}: the model of --config {config!r} is told the stride between frames, "
+            "which is no whole number for frames in between; leave it out"
+        )
+    if end is None:
+        return
+    if not facts.needs_picture or not mode.from_picture:
+        raise ValueError(
+            f"--picture_end {str(end)!r}: needs a model that takes a picture's latent (as "
+            f"configs/inference_dynamicrafter_512_interp.yaml) and --mode i2v; here are --config {config!r} and "
+            f"--mode {str(mode)!r}"
+        )
+    single = options.plan == "full" and not options.endless and options.new_video_length <= f
+    if not single or options.continue_from is not None or options.interpolate is not None:
+        raise ValueError(
+            f"--picture_end {str(end)!r}: says how a clip of {f} frames ends, and has no meaning in a queue; give "
+            f"--plan full --new_video_length {f} ({f - 1} for a loop), without --endless, --continue_from and "
+            "--interpolate"
+        )
+
+
+def _check_distilled(options: Options, facts: ConfigFacts) -> None:
+    if "distilled_guidance" in facts.told:
+        _needed(options, "distilled_guidance")
+    for name in DISTILLED:
+        value = getattr(options, name)
+        if value is not None and name not in facts.told:
+            raise ValueError(
+                f"--{name} {value}: the U-Net of --config {str(options.config)!r} is not told it; leave it out, and "
+                "use --unconditional_guidance_scale"
+            )
+
+
+def _check_plan(options: Options, facts: ConfigFacts) -> None:
     plan, source = options.queue_plan, options.continue_from
     if plan.levels > TRAIN_STEPS:
         raise ValueError(f"--plan {options.plan}: has {plan.levels} noise levels; at most {TRAIN_STEPS} are allowed")
@@ -119,7 +168,8 @@ def _check_plan(options: Options) -> None:
             f"--mode {str(options.mode)!r} {what}: unilatent spreads a base clip over the queue, and here new frames "
             "follow finished ones; leave one of them out"
         )
-    if options.context_level and not plan.front and options.interpolate is None:
+    asked = options.context_level != facts.defaults["context_level"]
+    if asked and options.context_level and not plan.front and options.interpolate is None:
         raise ValueError(
             f"--context_level {options.context_level} --plan {options.plan}: with it (and without lookahead) the U-Net "
             "sees no clean frames; leave one of them out"
@@ -167,8 +217,8 @@ def _check_combinations(options: Options) -> None:
         )
     if options.image_fit != FITS[0] and not options.mode.from_picture and options.continue_from is None:
         raise ValueError(
-            f"--image_fit {options.image_fit!r}: only --mode i2v and --continue_from read pictures, and --mode is "
-            f"{str(options.mode)!r}; leave it out"
+            f"--image_fit {options.image_fit!r}: only --mode i2v, i2v_ar and --continue_from read pictures, and --mode "
+            f"is {str(options.mode)!r}; leave it out"
         )
     if options.image and not options.prompt:
         raise ValueError(

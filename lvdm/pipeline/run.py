@@ -47,21 +47,24 @@ class Run:
         timesteps = self._given_timesteps()
         if timesteps is None:
             timesteps = SPACINGS[self.options.base_spacing](self.options.steps)
-        context_level = self.options.context_level
-        return NoiseSchedule.of_model(self.model, timesteps, eta=self.options.eta, context_level=context_level)
+        return self._schedule(timesteps, use_scale=True)
 
     def queue_schedule(self) -> NoiseSchedule:
         """Return the noise levels of the queue: those of its plan."""
         timesteps = self._given_timesteps()
         if timesteps is None:
             timesteps = fifo_spacing(self.options.queue_plan.levels)
-        return NoiseSchedule.of_model(
+        return self._schedule(timesteps, use_scale=self.options.queue_scale)
+
+    def _schedule(self, timesteps: torch.Tensor, *, use_scale: bool) -> NoiseSchedule:
+        schedule = NoiseSchedule.of_model(
             self.model,
             timesteps,
             eta=self.options.eta,
-            use_scale=self.options.queue_scale,
+            use_scale=use_scale,
             context_level=self.options.context_level,
         )
+        return schedule.at_full_signal()
 
     def _given_timesteps(self) -> torch.Tensor | None:
         given = self.options.timesteps
@@ -73,6 +76,7 @@ def loaded_model(options: Options) -> LatentDiffusion:
     return load_network(
         options.config,
         options.ckpt_path,
+        options.base_ckpt_path,
         device=torch.device(options.device),
         unet_dtype=options.unet_dtype,
         offloaded=options.offloaded,

@@ -9,8 +9,10 @@ from pathlib import Path
 
 from lvdm.io.configs import read_config
 from lvdm.io.files import remove
+from lvdm.io.images import Picture
 from lvdm.io.prompt_file import read_prompts
 from lvdm.io.prompts import Prompt, prompts_from_words, share
+from lvdm.models.checkpoint import checkpoint_digest, read_checkpoint
 from lvdm.pipeline.options import FILES, PIXELS, Options
 from lvdm.pipeline.settings import identity_of
 from lvdm.pipeline.source import source_digest
@@ -131,6 +133,14 @@ def prompts_of(options: Options) -> list[Prompt]:
     return share(prompts, rank=options.rank, num_processes=options.num_processes)
 
 
+def last_picture(options: Options) -> Picture:
+    """Return the picture that a clip ends with; ValueError if it cannot be read."""
+    try:
+        return Picture.find(str(options.picture_end), folder=Path())
+    except ValueError as error:
+        raise ValueError(f"--picture_end {error}") from error
+
+
 def videos_of(prompts: Sequence[Prompt], options: Options, *, digest: str) -> list[Video]:
     """Return the videos of some prompts; ValueError if they cannot be made with these options.
 
@@ -146,6 +156,11 @@ def videos_of(prompts: Sequence[Prompt], options: Options, *, digest: str) -> li
                 f"--endless: has no length, and {prompt.where} says new_video_length {prompt.new_video_length}; "
                 "leave one of them out"
             )
+        if options.picture_end is not None and (prompt.new_video_length or 0) > options.video_length:
+            raise ValueError(
+                f"--picture_end {str(options.picture_end)!r}: ends a clip of {options.video_length} frames, and "
+                f"{prompt.where} says new_video_length {prompt.new_video_length}; leave one of them out"
+            )
         starts = [start for start, _ in prompt.schedule]
         gap = min((after - before for before, after in pairwise(starts)), default=None)
         if gap is not None and options.prompt_blend > gap:
@@ -155,6 +170,10 @@ def videos_of(prompts: Sequence[Prompt], options: Options, *, digest: str) -> li
             )
     model = json.dumps(read_config(options.config)["model"], sort_keys=True, default=str)
     contents = {"config": sha256(model.encode()).hexdigest(), "ckpt_path": digest}
+    if options.base_ckpt_path is not None and read_checkpoint(options.ckpt_path).partial:
+        contents["base_ckpt_path"] = checkpoint_digest(options.base_ckpt_path, flag="--base_ckpt_path")
+    if options.picture_end is not None:
+        contents["picture_end"] = last_picture(options).digest
     if options.continue_from is not None:
         contents["continue_from"] = source_digest(options)
     return [Video.of(prompt, options, contents=contents) for prompt in prompts]

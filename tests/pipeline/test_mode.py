@@ -34,7 +34,7 @@ def test_the_weight_is_in_percent():
 
 
 def test_only_plain_text_needs_no_image():
-    assert {task for task in TASKS if Mode(task).needs_image} == {"i2v", "t2v_seed", "t2v_seed_ar"}
+    assert {task for task in TASKS if Mode(task).needs_image} == {"i2v", "i2v_ar", "t2v_seed", "t2v_seed_ar"}
 
 
 @pytest.mark.parametrize(

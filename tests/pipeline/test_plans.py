@@ -1,22 +1,16 @@
 """The real command with every plan of noise levels, going on from a video, and making frames in between."""
 
 import json
-import os
-import signal
-from collections.abc import Iterator
-from contextlib import contextmanager
-from itertools import count
 from pathlib import Path
 
 import imageio.v3 as iio
 import numpy as np
 import pytest
 import yaml
-from helpers import BLUE, RED, command, one, png_frames, prompt_file
+from helpers import BLUE, RED, command, one, png_frames, prompt_file, stopped_after
 
 from lvdm import Options, generate, load_model
 from lvdm.cli.arguments import parse_args
-from lvdm.diffusion.noise import KeyedNoise
 from lvdm.diffusion.schedule import CONSISTENCY
 from lvdm.io.images import as_tensor, to_uint8
 from lvdm.pipeline.run import Run
@@ -32,21 +26,6 @@ def small(tiny_model) -> list[str | Path]:
 
 def frames_of(folder: Path, experiment: str) -> np.ndarray:
     return png_frames(folder, f"*/{experiment}/fifo/*.png")
-
-
-@contextmanager
-def stopped_after(monkeypatch: pytest.MonkeyPatch, steps: int) -> Iterator[None]:
-    """Send SIGTERM to this process once the noise of that many steps of the queue was drawn."""
-    numbers, drawn = count(1), KeyedNoise.draw
-
-    def draw(self, purpose, frames, levels):
-        if purpose == "step" and next(numbers) == steps:
-            os.kill(os.getpid(), signal.SIGTERM)
-        return drawn(self, purpose, frames, levels)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(KeyedNoise, "draw", draw)
-        yield
 
 
 @pytest.mark.parametrize(

@@ -34,6 +34,10 @@ OTHER = {
     "context_level": 20,
     "interpolate": 2,
     "unconditional_guidance_scale": 3.0,
+    "guidance_rescale": 0.7,
+    "distilled_guidance": 5.0,
+    "motion_guidance": 0.1,
+    "motion_share": 0.3,
     "lookahead_denoising": False,
     "qcache_weight": 0.5,
     "queue_scale": True,
@@ -49,13 +53,24 @@ OTHER = {
 NEEDS_ANOTHER_SETTING = {
     "prompt_blend": {},
     "qcache_weight": {"mode": Mode.parse("t2v_TTqcache")},
+    "motion_share": {"motion_guidance": 0.1},
     "crf": {"formats": ("mp4",)},
 }
 # Names that states of the first versions lack: a video goes on with them if they do not apply.
 LATER = {
     "--plan", "--timesteps", "--context_level", "--continue_from (its content)", "--keep_source", "--interpolate",
+    "--picture_end (its content)", "--base_ckpt_path (its content)", "--guidance_rescale", "--distilled_guidance",
+    "--motion_guidance", "--motion_share",
 }  # fmt: skip
-OF_FILES = {"config", "ckpt_path", "image_fit", "continue_from", "keep_source"}  # other contents; tested with runs
+OF_FILES = {
+    "config",
+    "ckpt_path",
+    "base_ckpt_path",
+    "image_fit",
+    "picture_end",
+    "continue_from",
+    "keep_source",
+}  # other contents; tested with runs
 
 
 @pytest.fixture
