@@ -1,4 +1,4 @@
-"""Check whether a checkpoint fits a config: `python scripts/check_checkpoint.py CKPT --config configs/....yaml`."""
+"""Tell which model a checkpoint is of, or whether it fits a config: `python scripts/check_checkpoint.py CKPT`."""
 
 import sys
 from pathlib import Path
@@ -11,8 +11,8 @@ if __name__ == "__main__":  # before the imports that take seconds
     exit_on_interrupt()
 
 from lvdm.cli.command import Parser, with_error_lines
-from lvdm.models.checkpoint import Differences, read_state_dict
-from lvdm.models.loading import build_on_meta, fitting_config
+from lvdm.models.checkpoint import Checkpoint, read_checkpoint
+from lvdm.models.loading import build_on_meta, differences_of, fitting_configs
 from lvdm.runtime.progress import print_above
 
 
@@ -26,16 +26,27 @@ def main() -> int:
     path = Path(arguments.ckpt_path)
     if path.is_file():
         print_above(f"reading {path}, {path.stat().st_size / 1e9:.1f} GB")
-    state = read_state_dict(path)
-    elements = sum(tensor.numel() for tensor in state.values())
-    print(f"{path}: {len(state)} keys, {elements:,} elements")
+    checkpoint = read_checkpoint(path)
+    print(f"{path}: {content_of(checkpoint)}")
     if arguments.config is None:
-        fitting = fitting_config(state)
-        print(f"fits {fitting}" if fitting else "fits none of the shipped configs")
+        fitting = fitting_configs(checkpoint)
+        print(f"fits {' and '.join(map(str, fitting))}" if fitting else "fits none of the shipped configs")
+        if len(fitting) > 1:
+            print("(names and shapes of its tensors are the same for these)")
         return 0 if fitting else 1
-    differences = Differences.between(build_on_meta(arguments.config).state_dict(), state)
+    differences = differences_of(build_on_meta(arguments.config), checkpoint)
     print(f"does not fit {arguments.config}: {differences}" if differences else f"fits {arguments.config}")
     return 1 if differences else 0
+
+
+def content_of(checkpoint: Checkpoint) -> str:
+    """Say how many tensors and numbers a checkpoint has, and of what."""
+    if checkpoint.factors:
+        elements = sum(factor.numel() for factor in checkpoint.factors)
+        return f"a LoRA of {len(checkpoint.factors)} factors, {elements:,} elements; --base_ckpt_path has the rest"
+    elements = sum(tensor.numel() for tensor in checkpoint.tensors.values())
+    counted = f"{len(checkpoint.tensors)} keys, {elements:,} elements"
+    return f"{counted}; a part of a model, --base_ckpt_path has the rest" if checkpoint.partial else counted
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from huggingface_hub import hf_hub_download
 from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
 from lvdm.cli.command import Parser, with_error_lines
-from lvdm.models.checkpoint import PUBLISHED
+from lvdm.models.published import PUBLISHED
 from lvdm.runtime.errors import one_line
 
 
@@ -30,6 +30,7 @@ def main() -> int:
     if target.exists():
         print(f"{target} is already there")
         return 0
+    print(f"{model.repository}, {model.filename}: {model.size}; licence: {model.licence}", flush=True)
     try:
         downloaded = hf_hub_download(model.repository, model.filename, local_dir=target.parent)  # with a progress bar
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
@@ -37,7 +38,9 @@ def main() -> int:
         raise OSError(f"{arguments.name} could not be downloaded from {model.repository}: {reason}") from error
     if Path(downloaded) != target:
         shutil.move(downloaded, target)
-    print(f"{target} is complete")
+    print(f"{target} is complete; it is for --config {model.config}")
+    if model.needs:
+        print(f"it needs another one, too: python scripts/download_models.py {model.needs}")
     return 0
 
 

@@ -1,12 +1,13 @@
 """Contexts of text and picture, and guidance."""
 
 import warnings
+from itertools import product
 
 import pytest
 import torch
 from helpers import ROOT, with_golden_weights
 
-from lvdm.diffusion.conditioning import Conditioning, EncodedPicture
+from lvdm.diffusion.conditioning import Conditioning, EncodedPicture, dealt_out
 from lvdm.diffusion.guidance import GuidedDenoiser
 from lvdm.io.configs import read_config
 from lvdm.models.ddpm3d import LatentDiffusion
@@ -121,3 +122,32 @@ def test_frames_of_a_schedule_are_conditioned_one_by_one(visual_model):
 def test_guidance_leads_away_from_the_negative_prompt(visual_model):
     conditioning = Conditioning.of_text(visual_model, CAT, fps=8, negative="a dog")
     assert torch.equal(conditioning.unconditional, Conditioning.of_text(visual_model, DOG, fps=8).contexts)
+
+
+def test_each_position_in_a_window_has_image_tokens_of_its_own():
+    """Also while the prompt changes, and in windows that are shorter than there are positions."""
+    text, tokens = torch.randn(2, 1, 77, 8), torch.randn(1, 6, 4, 8)
+    starts = torch.tensor([0, 3])
+    both = Conditioning(dealt_out(text, tokens), starts, 0, dealt_out(text[:1], tokens), torch.tensor([8]))
+    one = Conditioning(dealt_out(text[:1], tokens), starts[:1], 0, both.unconditional, both.fps)
+    frames = torch.tensor([[0, 1, 2, 3], [2, 3, 4, 5]])
+    for conditioning in (one, both):
+        context = conditioning.at(frames)
+        assert context.shape == (2, 4, 81, 8)
+        for row, position in product(range(2), range(4)):
+            late = conditioning is both and frames[row, position] >= 3
+            assert torch.equal(context[row, position, :77], text[int(late), 0])
+            assert torch.equal(context[row, position, 77:], tokens[0, position])
+
+
+def test_a_latent_stands_beside_every_frame_or_beside_its_own():
+    x, latent = torch.randn(2, 4, 6, 2, 3), torch.randn(1, 4, 1, 2, 3)
+    picture = EncodedPicture(torch.randn(1, 6, 4, 8), latent)
+    conditioning = Conditioning(torch.randn(1, 6, 81, 8), torch.zeros(1), 0, torch.randn(1, 6, 81, 8), torch.ones(1))
+    assert conditioning.beside(x) is x
+    beside = conditioning.with_picture(picture).beside(x)
+    assert torch.equal(beside, torch.cat([x, latent.expand(2, -1, 6, -1, -1)], dim=1))
+    between = conditioning.with_picture(picture.ending_with(2 * latent, frames=6)).beside(x)[:, 4:]
+    assert torch.equal(between[1, :, 0], latent[0, :, 0])
+    assert torch.equal(between[1, :, 5], 2 * latent[0, :, 0])
+    assert not between[:, :, 1:5].any()

@@ -83,7 +83,9 @@ def test_picture_and_its_renewal_are_felt(tmp_path, crafter):
 
 
 def test_latent_and_tokens_stand_where_they_should(crafter):
-    options = resolved(Options(mode="i2v", config=crafter[1], precision="fp32", device="cpu", video_length=4))
+    options = resolved(
+        Options(mode="i2v", config=crafter[1], precision="fp32", device="cpu", video_length=4, num_partitions=2)
+    )
     run = Run(loaded_model(options), options)
     (prompt,) = prompts_from_words([RED], [crafter[-1]], with_pictures=True)
     conditioning = condition(run, prompt, options).denoiser.conditioning
@@ -95,6 +97,11 @@ def test_latent_and_tokens_stand_where_they_should(crafter):
     torch.testing.assert_close(beside[:, 4:], expected[:, :, None].expand(2, -1, 4, -1, -1))
     context = conditioning.at(torch.arange(8).view(2, 4))
     tokens = run.model.image_proj_model(run.model.embedder(pixels))
+    for schedule in (run.clip_schedule(), run.queue_schedule()):  # scales are always used, and end at 1
+        assert (schedule.scales[0].item(), round(schedule.scales[-1].item(), 6)) == (1, 0.7)
+        assert schedule.alphas[-1] == 0
+    assert run.clip_schedule().timesteps.tolist() == [124, 249, 374, 499, 624, 749, 874, 999]
+    assert run.queue_schedule().timesteps[0] == 0
     for position in range(4):
         torch.testing.assert_close(context[1, position, 77:], tokens[0, 16 * position : 16 * position + 16])
 
@@ -228,6 +235,9 @@ def test_turbo_makes_a_video_of_two_files(tmp_path, turbo):
 def test_turbo_from_python_and_a_complete_file(tmp_path, turbo):
     """The base is part of what the video is made of only where it is needed."""
     model = load_model(turbo[1], precision="fp32", device="cpu")
+    schedule = Run(model.network, model.options).queue_schedule()
+    assert schedule.boundary
+    assert (schedule.scales == 1).all()  # not those of the model that it comes from
     (frame,) = generate(model, RED, frames=1, options=Options(video_length=4))
     assert command(*turbo, "-l", 1, "--output_dir", tmp_path / "a") == 0
     assert np.array_equal(frames_of(tmp_path / "a", "t2v")[0], frame)

@@ -162,6 +162,24 @@ def turbo_denoiser(vectors: dict, version: str) -> GuidedDenoiser:
     return GuidedDenoiser(unet_of(vectors), conditioning, 1.0, distilled=distilled)
 
 
+def test_motion_guidance_is_told_at_the_noisy_share_of_the_timesteps():
+    timesteps = torch.tensor([[999, 700, 699, 0]])
+    scale, motion = DistilledGuidance(7.5, 0.05, 0.3).told(timesteps)
+    assert scale.tolist() == [7.5]
+    torch.testing.assert_close(motion, torch.tensor([[0.05, 0.05, 0, 0]]))
+    assert len(DistilledGuidance(7.5).told(timesteps)) == 1
+
+
+def test_a_distilled_model_leaves_clean_frames_as_they_are():
+    """At timestep 0, x itself is x0; from about 100 on, only what is predicted counts."""
+    schedule = turbo_schedule(torch.tensor([0, 100]))
+    x, eps = torch.randn(2, 1, 1, 2, 4, 4)
+    _, x0 = schedule.step(x, eps, torch.tensor([[0, 1]]), torch.tensor([[CLEAN, CLEAN]]), x)
+    assert torch.equal(x0[:, :, 0], x[:, :, 0])
+    alpha = ACP[100]
+    assert_agrees(x0[:, :, 1], (x[:, :, 1] - (1 - alpha).sqrt() * eps[:, :, 1]) / alpha.sqrt(), 1e-5)
+
+
 @pytest.mark.parametrize("version", ["v1", "v2"])
 def test_turbo_run(version):
     vectors = family(f"t2v_turbo_{version}_sampling.npz")
