@@ -13,7 +13,7 @@ import torch
 from pytorch_lightning import LightningModule
 from torch import Tensor, nn
 
-from lvdm.diffusion.conditioning import Conditioning
+from lvdm.diffusion.conditioning import Conditioning, EncodedPicture
 from lvdm.diffusion.guidance import GuidedDenoiser
 from lvdm.diffusion.noise import KeyedNoise
 from lvdm.diffusion.schedule import NoiseSchedule
@@ -137,7 +137,7 @@ class QueueDistillationTraining(LightningModule):
         for index, caption in enumerate(captions):
             conditioning = Conditioning.of_text(model, [(0, caption)], fps=SAMPLE_FPS)
             if pictures is not None:
-                conditioning = conditioning.with_picture(model.encode_pictures(pictures[index : index + 1]))
+                conditioning = conditioning.with_picture(EncodedPicture.of(model, pictures[index : index + 1]))
             noise = KeyedNoise(index, caption, 0, (shape[0], *shape[2:]), self.device)
             denoise = GuidedDenoiser(model.unet, conditioning, scale=1.0)
             *_, clip = sample_clip(denoise, self.student, frames=objective.window, noise=noise)
