@@ -4,6 +4,7 @@ import math
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from functools import cache
 from importlib import import_module
 from pathlib import Path
 
@@ -187,9 +188,15 @@ def fitting_configs(checkpoint: Checkpoint) -> list[Path]:
     fitting = []
     for config in sorted(CONFIGS.glob("inference_*.yaml")):
         with suppress(ValueError):  # a config of the user's own may be unfinished
-            if not differences_of(build_on_meta(config), checkpoint):
+            if not differences_of(_shipped(config), checkpoint):
                 fitting.append(config.relative_to(CONFIGS.parent))
     return fitting
+
+
+@cache
+def _shipped(config: Path) -> nn.Module:
+    """Return the model of a shipped config, built once: there are many, and each takes a second."""
+    return build_on_meta(config)
 
 
 def advice(fitting: Sequence[Path]) -> str:

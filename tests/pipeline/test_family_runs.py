@@ -50,8 +50,7 @@ def frames_of(folder: Path, experiment: str) -> np.ndarray:
     return png_frames(folder, f"*/{experiment}/fifo/*.png")
 
 
-@pytest.mark.parametrize("mode", ["i2v", "i2v_ar"])
-@pytest.mark.parametrize("plan", ["fifo", "autoregressive:2"])
+@pytest.mark.parametrize(("plan", "mode"), [("fifo", "i2v_ar"), ("autoregressive:2", "i2v")])
 def test_forty_frames_of_a_picture(tmp_path, crafter, plan, mode, monkeypatch):
     """In one go; stopped by signals anywhere; and made longer twice."""
     flags = [*crafter, "-m", mode, "--plan", plan, "--save_every", 3, "--output_dir"]

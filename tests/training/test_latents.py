@@ -13,7 +13,7 @@ from lvdm.data.journeys.clips import JourneyClips
 from lvdm.models.loading import instantiate_from_config
 from lvdm.training import encoding
 from lvdm.training.config import Training
-from lvdm.training.diffusion import DiffusionTraining, Objective, some_frames
+from lvdm.training.diffusion import DiffusionTraining, Objective, context_of, some_frames
 from lvdm.training.encoding import encode_clip, encode_clips
 from lvdm.training.latents import LatentClips
 from lvdm.training.optimization import Optimization
@@ -130,10 +130,9 @@ def batch_of(*switches: int) -> dict:
 
 
 def test_frames_before_the_switch_have_the_context_of_the_first_caption(model):
-    module = module_of(model, caption_dropout=0.0, picture_dropout=0.0)
     batch = batch_of(5, 0)
     own = torch.tensor([True, False])
-    context = module.context(batch, own)
+    context = context_of(model, batch, own, caption_dropout=0.0, picture_dropout=0.0)
     day, night, other = model.encode_text(["day 5", "night 5", "night 0"])
     assert context.shape[:2] == (2, 16)
     torch.testing.assert_close(context[0, :, :77], torch.cat([day.expand(5, -1, -1), night.expand(11, -1, -1)]))
@@ -141,7 +140,8 @@ def test_frames_before_the_switch_have_the_context_of_the_first_caption(model):
     pictures = torch.stack([batch["pictures"][0, 0], batch["pictures"][1, 1]])
     tokens = model.encode_pictures(pictures).expand(-1, 16, -1, -1)
     torch.testing.assert_close(context[:, :, 77:], tokens)
-    assert module.context(batch_of(0, 16), own).shape[:2] == (2, 1)
+    unchanged = context_of(model, batch_of(0, 16), own, caption_dropout=0.0, picture_dropout=0.0)
+    assert unchanged.shape[:2] == (2, 1)
     chosen = some_frames(batch, 3)
     assert chosen["latents"].shape[2] == 3
     assert torch.equal(chosen["changed"][0], chosen["latents"][0, 0, :, 0, 0] >= 5)
@@ -149,9 +149,9 @@ def test_frames_before_the_switch_have_the_context_of_the_first_caption(model):
 
 def test_both_captions_of_a_clip_are_left_out_together(model):
     torch.manual_seed(0)
-    module = module_of(model, caption_dropout=0.5)
     empty, *others = model.encode_text(["", "day 5", "night 5"])
-    contexts = module.context(batch_of(*[5] * 40), torch.ones(40, dtype=torch.bool))[:, :, :77]
+    own = torch.ones(40, dtype=torch.bool)
+    contexts = context_of(model, batch_of(*[5] * 40), own, caption_dropout=0.5, picture_dropout=0.0)[:, :, :77]
 
     def are(part: Tensor, text: Tensor) -> Tensor:
         return (part - text).abs().amax((1, 2, 3)) < 1e-5
