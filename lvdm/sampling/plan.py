@@ -24,7 +24,7 @@ class Plan:
         name: as `--plan` gives it.
         rows: (R + 1, S), the levels before each of the R steps of a period, and after the last one; CLEAN to
             `levels - 1`. From row to row a level falls by one or stays.
-        leaving: k, how many frames leave at the end of a period, from the foremost slot that windows write.
+        leaving: k, how many frames are handed out at the end of a period, from the foremost slot that windows write.
         levels: N, how many noise levels there are. Frames come in at level N - 1, or are given and clean.
         window, stride: slots.
 

@@ -111,7 +111,7 @@ class LatentQueue:
 
     @property
     def finished(self) -> Tensor:
-        """The frames of the video that leave now, (1, C, K, h, w): none in the middle of a period or in the warm-up."""
+        """The frames to hand out now, (1, C, K, h, w): none in the middle of a period or in the warm-up."""
         leaving = self.plan.leaving if self.ended else 0
         first = self.plan.front + min(leaving, max(0, -self.head_frame))
         return self.latents[:, :, first : self.plan.front + leaving]
