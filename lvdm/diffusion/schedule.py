@@ -12,7 +12,7 @@ from torch import Tensor
 from lvdm.models.ddpm3d import LatentDiffusion
 
 TRAIN_STEPS = 1000  # noise levels that every VideoCrafter model was trained on
-KINDS = ("constant", "diagonal", "independent", "context", "between")  # of noise levels in a clip of a training
+LEVEL_KINDS = ("constant", "diagonal", "independent", "context", "between")  # in the clips of a training
 CLEAN = -1  # the level below level 0: the end of the last step, where the signal share is that of timestep 0
 CONSISTENCY = "consistency"  # as eta: all of the noise of a step is fresh, as consistency models want it
 
@@ -52,7 +52,8 @@ class NoiseSchedule:
         timesteps: (S,) int64, what the network is told about each level; of CLEAN it is told `context`.
         alphas: (S + 1,) float64, the cumulated signal share of CLEAN and of each level behind it ("alpha bar" of DDPM).
         scales: (S + 1,) float64, by which the signal was multiplied in training; 1 unless the model has `use_scale` or
-            `use_dynamic_rescale`.
+            `use_dynamic_rescale`. That of CLEAN is timestep 0's, which is 1; DynamiCrafter's own sampler leaves clean
+            latents at the scale of level 0, 0.99 or 0.97, and in a queue contrast would fade with each frame.
         eta: stochasticity of a step: 0 is DDIM, 1 is DDPM, CONSISTENCY is a step of consistency models (Song et al.
             2023, arXiv 2303.01469): noise of the next level on x0, and x0 itself at CLEAN.
         parameterization: what the network predicts, "eps" or "v".
@@ -95,7 +96,6 @@ class NoiseSchedule:
             parameterization=model.parameterization,
             signal_scales=model.scale_arr if scaled else None,
             context_level=context_level,
-            ends_scaled=model.use_dynamic_rescale,
         )
         return replace(schedule, boundary=model.distilled and eta == CONSISTENCY)
 
@@ -109,20 +109,14 @@ class NoiseSchedule:
         parameterization: str = "eps",
         signal_scales: Tensor | None = None,
         context_level: int = 0,
-        ends_scaled: bool = False,
     ) -> "NoiseSchedule":
-        """Return the levels at `timesteps` (S,) of tables with an entry for each training timestep.
-
-        ends_scaled: whether CLEAN has the signal scale of level 0, as in DynamiCrafter's sampler, not of timestep 0.
-        """
+        """Return the levels at `timesteps` (S,) of tables with an entry for each training timestep."""
         visited = torch.cat([torch.zeros(1, dtype=torch.long), timesteps.cpu()])
         scales = torch.ones_like(alphas_cumprod) if signal_scales is None else signal_scales
         context = (context_level, alphas_cumprod[context_level].item(), scales[context_level].item())
         alphas, scales = (table.cpu().double()[visited] for table in (alphas_cumprod, scales))
         if eta == CONSISTENCY:
             alphas[0] = 1
-        if ends_scaled:
-            scales[0] = scales[1]
         return cls(timesteps, alphas, scales, eta, parameterization, context)
 
     def __len__(self) -> int:
@@ -137,14 +131,6 @@ class NoiseSchedule:
     def ends_in_place(self) -> bool:
         """Whether a step from level 0 to CLEAN changes nothing, because level 0 is at timestep 0 already."""
         return bool(self.alphas[0] == self.alphas[1])
-
-    def at_full_signal(self) -> "NoiseSchedule":
-        """Return the same levels with a last step that leaves clean latents as the autoencoder makes them: at scale 1.
-
-        DynamiCrafter's sampler leaves them at the scale of level 0, 0.99 or 0.97. In a queue, frames are made from
-        finished ones, so that contrast would fade further with each.
-        """
-        return replace(self, scales=torch.cat([torch.ones_like(self.scales[:1]), self.scales[1:]]))
 
     def timesteps_of(self, level: Tensor) -> Tensor:
         """Return the timesteps, int64 like `level`, that the network is told about levels."""

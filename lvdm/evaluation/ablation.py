@@ -40,6 +40,7 @@ RESERVED = {  # flags that the ablation sets itself, by other keys of its file o
     for name, setting in settings_of(Options).items()
     if ABLATION in setting.set_by
     for flag in (f"--{name}", setting.short)
+    if flag
 }
 
 

@@ -16,9 +16,10 @@ from lvdm.runtime.progress import print_above, progress_bar
 
 VIDEO_SUFFIXES = (".mp4", ".gif", ".webm", ".mov", ".avi", ".mkv")
 
+DIGEST_BLOCK = 1 << 23  # bytes that are read at once; files of half a GiB get a progress bar
+
 # Sealed files begin with the version of the format, the SHA-256 of the content as hex digits, and a line end.
 SEAL = b"fifo-sealed-1 "
-DIGEST_BLOCK = 1 << 23  # bytes that are read at once; files of half a GiB get a progress bar
 SEAL_LENGTH = len(SEAL) + 64 + 1
 LARGEST_SEALED = 2**30  # bytes that are read of a sealed file; none that this program writes is nearly as large
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lvdm.diffusion.schedule import KINDS
+from lvdm.diffusion.schedule import LEVEL_KINDS
 from lvdm.io.configs import read_config
 from lvdm.pipeline.options import Options
 from lvdm.pipeline.settings import settings_of, value_type
@@ -26,7 +26,7 @@ class ConfigFacts:
         size_factor: sides in pixels are multiples of this.
         defaults: of the settings that depend on the model, by their names.
         said: which of these the config says.
-        trained_levels: which KINDS of noise levels clips of its training had.
+        trained_levels: which LEVEL_KINDS of noise levels clips of its training had.
         needs_picture: whether its U-Net takes the latent of a picture, so that nothing can be made without one.
         told_stride: whether it is told the stride between frames instead of a frame rate.
         between_pictures: whether it makes the frames between two pictures.
@@ -79,8 +79,8 @@ def _trained_levels(config: Mapping[str, Any], where: str) -> tuple[str, ...]:
     if "trained_levels" not in config:
         return ()
     kinds = _lookup(config, "trained_levels", list, where)
-    if unknown := [kind for kind in kinds if kind not in KINDS]:
-        raise ValueError(f"{where}: trained_levels has {unknown[0]!r}; allowed are {', '.join(KINDS)}")
+    if unknown := [kind for kind in kinds if kind not in LEVEL_KINDS]:
+        raise ValueError(f"{where}: trained_levels has {unknown[0]!r}; allowed are {', '.join(LEVEL_KINDS)}")
     return tuple(kinds)
 
 

@@ -57,14 +57,13 @@ class Run:
         return self._schedule(timesteps, use_scale=self.options.queue_scale)
 
     def _schedule(self, timesteps: torch.Tensor, *, use_scale: bool) -> NoiseSchedule:
-        schedule = NoiseSchedule.of_model(
+        return NoiseSchedule.of_model(
             self.model,
             timesteps,
             eta=self.options.eta,
             use_scale=use_scale,
             context_level=self.options.context_level,
         )
-        return schedule.at_full_signal()
 
     def _given_timesteps(self) -> torch.Tensor | None:
         given = self.options.timesteps

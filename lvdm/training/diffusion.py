@@ -110,11 +110,9 @@ class DiffusionTraining(LightningModule):
         schedule = NoiseSchedule.of_model(model, fifo_spacing(steps), eta=0.0)
         rows = []
         for index, caption in enumerate(captions):
-            conditioning = Conditioning.of_text(model, [(0, caption)], fps=SAMPLE_FPS)
-            if pictures is not None:
-                conditioning = conditioning.with_picture(EncodedPicture.of(model, pictures[index : index + 1]))
+            picture = None if pictures is None else pictures[index : index + 1]
+            denoise = denoiser_of(model, caption, picture, scale=SAMPLE_GUIDANCE)
             noise = KeyedNoise(index, caption, 0, (shape[0], *shape[2:]), self.device)
-            denoise = GuidedDenoiser(model.unet, conditioning, scale=SAMPLE_GUIDANCE)
             *_, clip = sample_clip(denoise, schedule, frames=shape[1], noise=noise)
             frames = model.decode(clip[0].transpose(0, 1))  # (T, 3, H, W)
             if pictures is not None:
@@ -127,6 +125,14 @@ class DiffusionTraining(LightningModule):
         """Return the optimizer of the weights that are trained and its schedule, for Lightning."""
         trained = [weight for weight in self.parameters() if weight.requires_grad]
         return warmup_cosine(trained, self.optimization)
+
+
+def denoiser_of(model: LatentDiffusion, caption: str, picture: Tensor | None, *, scale: float) -> GuidedDenoiser:
+    """Return what denoises a sample under a caption, and a picture (1, 3, H, W) in [-1, 1] if there is one."""
+    conditioning = Conditioning.of_text(model, [(0, caption)], fps=SAMPLE_FPS)
+    if picture is not None:
+        conditioning = conditioning.with_picture(EncodedPicture.of(model, picture))
+    return GuidedDenoiser(model.unet, conditioning, scale=scale)
 
 
 def context_of(

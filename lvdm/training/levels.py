@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from lvdm.diffusion.schedule import KINDS, TRAIN_STEPS
+from lvdm.diffusion.schedule import LEVEL_KINDS, TRAIN_STEPS
 
 PLATEAU_WIDTHS = (2, 4)  # frames that have one level
 BETWEEN_STRIDES = (2, 5)  # smallest and largest distance of the clean frames that others are put between
@@ -41,19 +41,19 @@ class LevelShares:
     plateaus: float = 0.0
 
     def __post_init__(self):
-        for name in (*KINDS, "plateaus"):
+        for name in (*LEVEL_KINDS, "plateaus"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"objective.shares.{name} is {getattr(self, name)}, expected a share from 0 to 1")
         if abs(sum(self.of_kinds) - 1) > 1e-6:
-            given = ", ".join(f"{name} {share}" for name, share in zip(KINDS, self.of_kinds, strict=True))
+            given = ", ".join(f"{name} {share}" for name, share in zip(LEVEL_KINDS, self.of_kinds, strict=True))
             raise ValueError(f"objective.shares are {given}, expected shares that sum to 1")
         if len(self.slopes) != 2 or not 0 < self.slopes[0] <= self.slopes[1]:
             raise ValueError(f"objective.shares.slopes is {self.slopes}, expected two positive numbers in order")
 
     @property
     def of_kinds(self) -> tuple[float, ...]:
-        """The shares of KINDS, in this order."""
-        return tuple(getattr(self, name) for name in KINDS)
+        """The shares of LEVEL_KINDS, in this order."""
+        return tuple(getattr(self, name) for name in LEVEL_KINDS)
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ def clip_levels(shares: LevelShares, clips: int, length: int) -> ClipLevels:
     """
     if length < 2 and shares.context + shares.between > 0:
         raise ValueError("objective.shares.context and between must be 0 for clips of 1 frame")
-    kind = torch.multinomial(torch.tensor(shares.of_kinds), clips, replacement=True)[:, None]  # (B, 1), index of KINDS
+    kind = torch.multinomial(torch.tensor(shares.of_kinds), clips, replacement=True)[:, None]  # (B, 1)
     one = torch.randint(TRAIN_STEPS, (clips, 1)).expand(-1, length)
     given = {
         "context": torch.arange(length) < torch.randint(1, max(2, length), (clips, 1)),
@@ -93,8 +93,8 @@ def clip_levels(shares: LevelShares, clips: int, length: int) -> ClipLevels:
         "context": one.masked_fill(given["context"], 0),
         "between": one.masked_fill(given["between"], 0),
     }
-    timesteps = torch.stack([choices[name] for name in KINDS]).gather(0, kind.expand(-1, length)[None])[0]
-    is_kind = {name: kind == index for index, name in enumerate(KINDS)}
+    timesteps = torch.stack([choices[name] for name in LEVEL_KINDS]).gather(0, kind.expand(-1, length)[None])[0]
+    is_kind = {name: kind == index for index, name in enumerate(LEVEL_KINDS)}
     clean = (is_kind["context"] & given["context"]) | (is_kind["between"] & given["between"])
     return ClipLevels(timesteps, ~clean, (is_kind["constant"] | is_kind["context"])[:, 0])
 

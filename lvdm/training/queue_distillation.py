@@ -7,21 +7,21 @@ guidance. The student learns to get there in one step without it: progressive di
 
 from copy import deepcopy
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import islice
 
 import torch
 from pytorch_lightning import LightningModule
 from torch import Tensor, nn
 
-from lvdm.diffusion.conditioning import Conditioning, EncodedPicture
-from lvdm.diffusion.guidance import GuidedDenoiser
+from lvdm.diffusion.conditioning import Conditioning
 from lvdm.diffusion.noise import KeyedNoise
 from lvdm.diffusion.schedule import NoiseSchedule
 from lvdm.models.ddpm3d import LatentDiffusion
 from lvdm.sampling.plan import plateau
 from lvdm.sampling.queue import LatentQueue
 from lvdm.sampling.sampler import denoise_queue, sample_clip
-from lvdm.training.diffusion import SAMPLE_FPS, context_of
+from lvdm.training.diffusion import SAMPLE_FPS, context_of, denoiser_of
 from lvdm.training.optimization import Optimization, warmup_cosine
 
 SHEET_PERIODS = 12  # of the queue, for a row of a sample sheet
@@ -83,6 +83,11 @@ class QueueDistillationTraining(LightningModule):
         self.teacher: list[nn.Module] = [deepcopy(model.unet)]
         model.unet.requires_grad_(True)
 
+    @cached_property
+    def nothing(self) -> Tensor:
+        """What guidance leads away from, (1, 1, L, D): no caption and a blank picture. The encoders do not learn."""
+        return Conditioning.of_text(self.model, [(0, "")], fps=SAMPLE_FPS).unconditional
+
     def on_fit_start(self) -> None:
         """Bring the teacher to the student's device."""
         self.teacher[0].to(self.device)
@@ -115,8 +120,7 @@ class QueueDistillationTraining(LightningModule):
         """
         substeps = self.objective.substeps
         fine, at = substeps * (level + 1) - 1, x
-        nothing = Conditioning.of_text(self.model, [(0, "")], fps=SAMPLE_FPS).unconditional
-        contexts = torch.cat([context, nothing.expand_as(context)])
+        contexts = torch.cat([context, self.nothing.expand_as(context)])
         for _ in range(substeps):
             output = self.teacher[0](at, self.fine.timesteps_of(fine).to(self.device), contexts, fps).float()
             captioned, plain = output.chunk(2)
@@ -135,11 +139,9 @@ class QueueDistillationTraining(LightningModule):
         plan = plateau(objective.window, len(self.student), objective.width, lookahead=False)
         rows = []
         for index, caption in enumerate(captions):
-            conditioning = Conditioning.of_text(model, [(0, caption)], fps=SAMPLE_FPS)
-            if pictures is not None:
-                conditioning = conditioning.with_picture(EncodedPicture.of(model, pictures[index : index + 1]))
+            picture = None if pictures is None else pictures[index : index + 1]
+            denoise = denoiser_of(model, caption, picture, scale=1.0)
             noise = KeyedNoise(index, caption, 0, (shape[0], *shape[2:]), self.device)
-            denoise = GuidedDenoiser(model.unet, conditioning, scale=1.0)
             *_, clip = sample_clip(denoise, self.student, frames=objective.window, noise=noise)
             queue = LatentQueue.from_clip(clip, plan, self.student, noise=noise)
             shown = [clip[:, :, :: objective.width]]

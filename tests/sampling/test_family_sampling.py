@@ -1,6 +1,6 @@
 """DynamiCrafter's and T2V-Turbo's schedules, steps and whole runs against the originals, and what no vector covers."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
@@ -35,14 +35,19 @@ def scales_of(config: dict) -> Tensor | None:
 def schedule_of(vectors: dict, steps: int, *, eta: float) -> NoiseSchedule:
     """The schedule that a DynamiCrafter model of the vectors' config is sampled with."""
     config = family_json(str(vectors["config"]))
-    return NoiseSchedule.from_tables(
+    schedule = NoiseSchedule.from_tables(
         ZERO_SNR_ACP if config.get("rescale_betas_zero_snr") else ACP,
         SPACING[str(vectors["spacing"])](steps),
         eta=eta,
         parameterization=config.get("parameterization", "eps"),
         signal_scales=scales_of(config),
-        ends_scaled="base_scale" in config,
     )
+    return ending_as_theirs(schedule) if "base_scale" in config else schedule
+
+
+def ending_as_theirs(schedule: NoiseSchedule) -> NoiseSchedule:
+    """The same levels with clean latents left at the scale of level 0, as DynamiCrafter's own sampler does."""
+    return replace(schedule, scales=torch.cat([schedule.scales[1:2], schedule.scales[1:]]))
 
 
 def turbo_schedule(timesteps: Tensor) -> NoiseSchedule:
@@ -245,7 +250,6 @@ def test_pure_noise_makes_no_nan_for_any_number_of_steps(eta, spacing):
             eta=eta,
             parameterization="v",
             signal_scales=scales,
-            ends_scaled=True,
         )
         assert schedule.alphas[-1] == 0
         assert len(schedule) == steps
@@ -272,10 +276,10 @@ def test_fresh_noise_is_what_the_last_level_is():
 def test_the_last_step_of_a_queue_ends_at_full_signal():
     """What DynamiCrafter's own sampler leaves at the scale of its last timestep, queues leave as it is."""
     scales = torch.tensor(signal_scales(1000, scale_a=1.0, scale_b=0.3, fix_scale_bug=False), dtype=torch.float32)
-    theirs = NoiseSchedule.from_tables(
-        ZERO_SNR_ACP, SPACINGS["trailing"](50), eta=0.0, parameterization="v", signal_scales=scales, ends_scaled=True
+    ours = NoiseSchedule.from_tables(
+        ZERO_SNR_ACP, SPACINGS["trailing"](50), eta=0.0, parameterization="v", signal_scales=scales
     )
-    ours = theirs.at_full_signal()
+    theirs = ending_as_theirs(ours)
     assert theirs.scales[0].item() == pytest.approx(0.967, abs=1e-3)
     x0, eps = torch.randn(2, 1, 1, 1, 4, 4)
     level = torch.tensor([[0]])
